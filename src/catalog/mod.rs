@@ -1,0 +1,328 @@
+//! What providers offer, as data: `pipelines/*.toml` → [`Provider`], [`Resource`], [`Column`].
+//!
+//! The embedded catalogue can be overridden and extended from a folder of the user's. Everything here is a plain value,
+//! validated when it is read ([`parse`]); rooms further down never meet an unknown key, a column twice or a resource that
+//! extracts from nothing. Knows no HTTP, no store, no tenant.
+
+mod parse;
+mod table;
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+pub use parse::{CatalogError, embedded, load};
+pub use table::{EXTRA, Granularity, HASH, Layout, Order, PartitionValue, SYNCED_AT, DELETED_AT, SYSTEM_COLUMNS, Table, arrow_type};
+
+use crate::names::ResourceName;
+
+/// A system that we read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Provider {
+    /// `lever`: the first folder below the lake.
+    pub name: ResourceName,
+    /// The hosts of its production side.
+    pub production: Endpoints,
+    /// The hosts of its sandbox side.
+    pub sandbox: Endpoints,
+    /// How fast it may be asked.
+    pub rate: Rate,
+    /// Everything known of its OAuth.
+    pub oauth: OAuthFacts,
+    /// Every resource, in the order of the files.
+    pub resources: Vec<Resource>,
+}
+
+/// Which side of a provider an app belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Environment {
+    /// Real accounts.
+    Production,
+    /// The provider's test accounts, or our own pretend server.
+    Sandbox,
+}
+
+impl fmt::Display for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Production => "production",
+            Self::Sandbox => "sandbox",
+        })
+    }
+}
+
+/// Where one environment lives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoints {
+    /// Base of every data request, without a slash at its end.
+    pub api_base: Url,
+    /// The consent page.
+    pub authorize: Url,
+    /// The token endpoint.
+    pub token: Url,
+    /// The revocation endpoint, where there is one.
+    pub revoke: Option<Url>,
+    /// The `audience` parameter of the consent link, with its slash.
+    pub audience: String,
+    /// Hosts to which a credential may follow a redirect: `lever.co` also means `*.lever.co`.
+    pub hosts: Vec<String>,
+}
+
+/// A token bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Rate {
+    /// Steady requests per second, above 0.
+    pub per_second: f64,
+    /// Requests that a full bucket holds, at least 1.
+    pub burst: u32,
+}
+
+/// What a provider's OAuth asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OAuthFacts {
+    /// The scope that yields a refresh token, always requested.
+    pub offline_scope: String,
+    /// Most scopes of one application.
+    pub max_scopes: usize,
+    /// Every scope that the provider knows.
+    pub scopes: Vec<String>,
+    /// Days without use after which a refresh token dies.
+    pub idle_days: u32,
+    /// Days after which a refresh token dies whatever happens.
+    pub hard_days: u32,
+}
+
+/// A thing that the provider lists, and the table that it becomes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resource {
+    /// Name of the table.
+    pub name: ResourceName,
+    /// One sentence for `hirelake catalog`.
+    pub about: String,
+    /// Path below the API base, with a leading slash.
+    pub path: String,
+    /// Path of a single object with `:id` in it, where the provider has one; confirms absences.
+    pub item: Option<String>,
+    /// The scope that opens it.
+    pub scope: Option<String>,
+    /// Parameters sent with every request of its listing.
+    pub query: Vec<(String, String)>,
+    /// Objects asked for in line.
+    pub expand: Vec<Expand>,
+    /// Where the rows stand in a page: a key of the body's object.
+    pub records: String,
+    /// How pages follow each other.
+    pub paging: Paging,
+    /// How it is kept right.
+    pub mode: Mode,
+    /// Columns (by table name) that identify a row; not empty.
+    pub key: Vec<String>,
+    /// The column (by table name) with the id of the parent, for children: they are replaced by parent.
+    pub parent: Option<String>,
+    /// How its table is cut into files.
+    pub partition: Option<Partition>,
+    /// Its columns, in their order for ever.
+    pub columns: Vec<Column>,
+    /// Whether a tenant gets it without asking.
+    pub default: bool,
+    /// Whether undeclared fields are kept in `_extra`; false only where they would hold what must not be kept (tombstones).
+    pub keep_extra: bool,
+}
+
+/// An object asked for in line in place of its id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expand {
+    /// Value of the `expand` parameter.
+    pub name: String,
+    /// The scope without which it is not asked for.
+    pub scope: Option<String>,
+}
+
+/// How pages follow each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Paging {
+    /// An opaque token of the last page is sent with the next request.
+    Token {
+        /// Query parameter that takes the token.
+        param: String,
+        /// Key of the body that holds it.
+        next: String,
+        /// Key of the body that says whether there is more.
+        more: String,
+        /// Query parameter for the page size.
+        limit_param: String,
+        /// The page size.
+        limit: u32,
+    },
+    /// One page is all.
+    Single,
+}
+
+/// A time filter of a listing: both bounds are inclusive epoch milliseconds at the provider.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TimeFilter {
+    /// Column (by table name) that the filter looks at.
+    pub column: String,
+    /// Query parameter of the lower bound.
+    pub start: String,
+    /// Query parameter of the upper bound.
+    pub end: String,
+}
+
+/// How a resource is kept right.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mode {
+    /// A first load, then only what changed.
+    Incremental {
+        /// The filter of the increments.
+        cursor: TimeFilter,
+        /// The filter of the first load's windows; without one the first load is one unfiltered listing.
+        load: Option<TimeFilter>,
+        /// Whether the increments may carry no other filter or `expand` (Lever's postings).
+        bare: bool,
+    },
+    /// The whole listing every run; what is missing from it is confirmed and deleted.
+    Full,
+    /// A feed of deletions of another resource.
+    Tombstones {
+        /// The resource whose rows it deletes.
+        of: ResourceName,
+        /// The filter on the time of deletion.
+        cursor: TimeFilter,
+    },
+    /// Rows taken out of an expanded field of another resource's records.
+    Extracted {
+        /// The resource that carries them.
+        from: ResourceName,
+        /// The wire name of the field.
+        field: String,
+    },
+}
+
+impl Mode {
+    /// One word for tables and reports.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Incremental { .. } => "incremental",
+            Self::Full => "full",
+            Self::Tombstones { .. } => "tombstones",
+            Self::Extracted { .. } => "extracted",
+        }
+    }
+}
+
+/// By what a table is cut into files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Partition {
+    /// The timestamp column (by table name) whose UTC value decides; for children a column filled from their parent.
+    /// Without one the table is one file, or `bucket(n)` by key hash when configured.
+    pub column: Option<String>,
+    /// First half of the folder's name: `created` gives `created_year=2026`.
+    pub label: String,
+    /// What is used unless the configuration says otherwise.
+    pub granularity: Granularity,
+}
+
+/// A column of a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Column {
+    /// Name in the table: `snake_case`.
+    pub name: String,
+    /// Name on the wire.
+    pub source: String,
+    /// Its type, for ever.
+    pub ty: ColumnType,
+    /// Nulled when the person is deleted.
+    pub sensitive: bool,
+    /// Left out of `_row_hash`, such as a counter.
+    pub volatile: bool,
+    /// Filled from this wire field of the parent record (rows taken out of an expanded parent).
+    pub from_parent: Option<String>,
+    /// Texts that the provider documents beside the type (`"unlimited"`): kept in `_extra`, not counted as drift.
+    pub also: Vec<String>,
+    /// One phrase for `hirelake catalog RESOURCE`.
+    pub about: String,
+}
+
+/// The type of a column.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ColumnType {
+    /// A JSON string.
+    Text,
+    /// A whole number. `lenient` also takes a numeric string.
+    Int {
+        /// Whether `"12"` is taken for 12.
+        lenient: bool,
+    },
+    /// A number.
+    Float,
+    /// `true` or `false`.
+    Bool,
+    /// Epoch milliseconds → `timestamp(µs, UTC)`. `lenient` also takes a numeric string.
+    Timestamp {
+        /// Whether `"1719073600001"` is taken.
+        lenient: bool,
+    },
+    /// Any JSON value, kept as its text.
+    Json,
+    /// An id, or the expanded object in its place, of which the `id` is kept.
+    Ref,
+    /// A list.
+    List(Box<ColumnType>),
+    /// A nested object; its fields have names and types of their own.
+    Struct(Vec<Column>),
+}
+
+impl fmt::Display for ColumnType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text => f.write_str("text"),
+            Self::Int { lenient: false } => f.write_str("int"),
+            Self::Int { lenient: true } => f.write_str("int(lenient)"),
+            Self::Float => f.write_str("float"),
+            Self::Bool => f.write_str("bool"),
+            Self::Timestamp { lenient: false } => f.write_str("timestamp"),
+            Self::Timestamp { lenient: true } => f.write_str("timestamp(lenient)"),
+            Self::Json => f.write_str("json"),
+            Self::Ref => f.write_str("ref"),
+            Self::List(item) => write!(f, "list<{item}>"),
+            Self::Struct(fields) => {
+                f.write_str("struct<")?;
+                for (i, field) in fields.iter().enumerate() {
+                    if i > 0 {
+                        f.write_str(", ")?;
+                    }
+                    write!(f, "{}: {}", field.name, field.ty)?;
+                }
+                f.write_str(">")
+            }
+        }
+    }
+}
+
+impl Provider {
+    /// The resource of that name.
+    #[must_use]
+    pub fn resource(&self, name: &str) -> Option<&Resource> {
+        self.resources.iter().find(|r| r.name.as_str() == name)
+    }
+    /// The hosts of an environment.
+    #[must_use]
+    pub fn endpoints(&self, environment: Environment) -> &Endpoints {
+        match environment {
+            Environment::Production => &self.production,
+            Environment::Sandbox => &self.sandbox,
+        }
+    }
+}
+
+impl Resource {
+    /// The column of that table name.
+    #[must_use]
+    pub fn column(&self, name: &str) -> Option<&Column> {
+        self.columns.iter().find(|c| c.name == name)
+    }
+}

@@ -1,0 +1,5 @@
+//! Hirelake.
+pub mod catalog;
+pub mod clock;
+pub mod names;
+pub mod secret;

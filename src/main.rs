@@ -1,0 +1,2 @@
+//! Hirelake.
+fn main() {}
