@@ -5,12 +5,13 @@
 //! extracts from nothing. Knows no HTTP, no store, no tenant.
 
 mod parse;
+pub mod scopes;
 mod table;
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use url::Url;
+use url::{Host, Url};
 
 pub use parse::{CatalogError, embedded, load};
 pub use table::{EXTRA, Granularity, HASH, Layout, Order, PartitionValue, SYNCED_AT, DELETED_AT, SYSTEM_COLUMNS, Table, arrow_type};
@@ -68,6 +69,29 @@ pub struct Endpoints {
     pub audience: String,
     /// Hosts to which a credential may follow a redirect: `lever.co` also means `*.lever.co`.
     pub hosts: Vec<String>,
+}
+
+/// Whether a URL leads to this machine.
+#[must_use]
+pub fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => ip.is_loopback(),
+        None => false,
+    }
+}
+
+/// What becomes of a row whose record was deleted at the provider.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnDelete {
+    /// It stays, with `_deleted_at` set and its sensitive columns null.
+    Redact,
+    /// It stays, with `_deleted_at` set.
+    Mark,
+    /// It goes.
+    Remove,
 }
 
 /// A token bucket.

@@ -1,0 +1,323 @@
+//! A tenant connects: the authorization-code flow with a callback on this machine, or a seed.
+//!
+//! `state` is random and compared; the tokens are durable before anything is said to have worked. The page that customers
+//! open by themselves is another room's (`connect`); it ends in [`Auth::exchange`] too.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Query, State as AxumState};
+use axum::http::StatusCode;
+use axum::response::Html;
+use serde::Deserialize;
+use tokio::sync::mpsc;
+use url::Url;
+
+use super::{Auth, AuthError, CredentialKind, Grant, Standing, Tokens, token};
+use crate::catalog::{Mode, is_loopback};
+use crate::clock::Timestamp;
+use crate::config::App;
+use crate::http::{Answer, Budget, Judged, Priority};
+use crate::names::Tenant;
+use crate::secret::Secret;
+use crate::state::Lease;
+
+/// How long the consent may take before the callback is given up.
+const PATIENCE: Duration = Duration::from_secs(15 * 60);
+
+/// A consent link and the secret that must come back with the answer.
+#[derive(Debug, Clone)]
+pub struct Invitation {
+    /// To be opened in a browser by a Super Admin of the customer.
+    pub link: Url,
+    /// The callback in it.
+    pub redirect_uri: Url,
+    state: Secret,
+}
+
+/// What the provider sent the browser back with.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub struct Callback {
+    /// The one-time code.
+    pub code: Option<String>,
+    /// What we sent.
+    pub state: Option<String>,
+    /// `access_denied` and others.
+    pub error: Option<String>,
+}
+
+/// What a connect did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Connected {
+    /// Granted scopes.
+    pub scopes: Vec<String>,
+    /// Scopes that the resources need and that were not granted.
+    pub missing: Vec<String>,
+    /// The account at the provider, where the token says.
+    pub account: Option<String>,
+}
+
+impl Callback {
+    /// Reads the address that a browser ended on.
+    #[must_use]
+    pub fn from_url(url: &Url) -> Self {
+        let get = |name: &str| url.query_pairs().find(|(k, _)| k == name).map(|(_, v)| v.into_owned());
+        Self { code: get("code"), state: get("state"), error: get("error") }
+    }
+}
+
+impl Auth {
+    fn connect_error(tenant: &Tenant, why: impl Into<String>, hint: impl Into<String>) -> AuthError {
+        AuthError::Connect { tenant: tenant.clone(), why: why.into(), hint: hint.into() }
+    }
+
+    /// The link for a tenant's consent.
+    ///
+    /// # Errors
+    ///
+    /// When the tenant has no app, the app no callback, or the scopes are too many.
+    pub fn invite(&self, tenant: &Tenant) -> Result<Invitation, AuthError> {
+        let app = self.config.app(tenant)?;
+        let redirect_uri = app.redirect_uris.first().ok_or_else(|| {
+            let hint = format!("add redirect_uris to [apps.{}], exactly as registered at the provider", app.name);
+            Self::connect_error(tenant, format!("app {} has no callback address", app.name), hint)
+        })?;
+        let scopes = self.config.scopes(tenant)?;
+        let random: [u8; 24] = rand::random();
+        let state: String = random.iter().map(|b| format!("{b:02x}")).collect();
+        let mut link = app.endpoints.authorize.clone();
+        link.query_pairs_mut()
+            .append_pair("client_id", &app.client_id)
+            .append_pair("redirect_uri", redirect_uri.as_str())
+            .append_pair("response_type", "code")
+            .append_pair("state", &state)
+            .append_pair("scope", &scopes.joined())
+            .append_pair("audience", &app.endpoints.audience)
+            .append_pair("prompt", "consent");
+        Ok(Invitation { link, redirect_uri: redirect_uri.clone(), state: Secret::new(state) })
+    }
+
+    /// Waits for the browser on the callback's own port of this machine.
+    ///
+    /// # Errors
+    ///
+    /// When the callback is not on this machine, its port is taken, or nobody came in time.
+    pub async fn await_callback(&self, tenant: &Tenant, invitation: &Invitation) -> Result<Callback, AuthError> {
+        let uri = &invitation.redirect_uri;
+        if uri.scheme() != "http" || !is_loopback(uri) {
+            return Err(Self::connect_error(
+                tenant,
+                format!("the callback {uri} is not on this machine over http"),
+                "use --paste and give the address on which the browser ended",
+            ));
+        }
+        let port = uri.port_or_known_default().unwrap_or(80);
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await.map_err(|e| {
+            Self::connect_error(tenant, format!("port {port} of the callback cannot be listened on ({e})"), "end the program that holds it, or register another callback")
+        })?;
+        let (sender, mut arrived) = mpsc::channel(1);
+        let expected = Arc::new(invitation.state.clone());
+        let router = axum::Router::new().route(uri.path(), axum::routing::get(arrive)).with_state((sender, expected));
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let server = axum::serve(listener, router).with_graceful_shutdown(async {
+            let _ = stopped.await;
+        });
+        let waiting = async {
+            let callback = tokio::time::timeout(PATIENCE, arrived.recv()).await;
+            let _ = stop.send(());
+            callback
+        };
+        let (served, callback) = tokio::join!(async { server.await }, waiting);
+        if let Err(e) = served {
+            tracing::debug!(error = %e, "the callback server ended");
+        }
+        callback.ok().flatten().ok_or_else(|| {
+            Self::connect_error(tenant, "nobody came back from the consent page within 15 minutes", "run the command again when a Super Admin of the customer is at hand; a page that says \"undefined\" means that the callback is not registered exactly so")
+        })
+    }
+
+    /// Exchanges a callback's code and stores the grant. The lease is the tenant's.
+    ///
+    /// # Errors
+    ///
+    /// When the consent was denied, the state differs, the code is refused, or the account is another than before.
+    pub async fn exchange(
+        &self,
+        tenant: &Tenant,
+        lease: &Lease,
+        invitation: &Invitation,
+        callback: Callback,
+        force: bool,
+    ) -> Result<Connected, AuthError> {
+        if callback.state.as_deref() != Some(invitation.state.expose()) {
+            return Err(Self::connect_error(
+                tenant,
+                "the answer does not belong to this request (its `state` differs)",
+                "open the link that this command printed, in one browser, and only once",
+            ));
+        }
+        if let Some(error) = callback.error {
+            let denied = error == "access_denied";
+            let why = if denied { "the consent was denied".to_owned() } else { "the provider refused the request".to_owned() };
+            let hint = if denied {
+                "a Super Admin of the customer must press Accept"
+            } else {
+                "compare client_id, redirect_uris, audience and scopes with the app's registration"
+            };
+            return Err(Self::connect_error(tenant, why, hint));
+        }
+        let code = callback.code.ok_or_else(|| {
+            Self::connect_error(tenant, "the answer holds no code", "run the command again")
+        })?;
+        let app = self.config.app(tenant)?.clone();
+        let secret = app.client_secret.fetch(&format!("the client secret of app {}", app.name))?;
+        let form = [
+            ("grant_type", "authorization_code"),
+            ("code", code.as_str()),
+            ("redirect_uri", invitation.redirect_uri.as_str()),
+        ];
+        let issued = token::post(&self.client, &self.token_gate, &app, &secret, &form).await.map_err(|e| {
+            let hint = match e {
+                super::TokenError::InvalidGrant => "the code is used, expired or of another callback: run the command again",
+                ref e => e.hint(),
+            };
+            Self::connect_error(tenant, e.to_string(), hint)
+        })?;
+        let offline = &self.config.provider.oauth.offline_scope;
+        if issued.refresh.is_none() {
+            return Err(Self::connect_error(
+                tenant,
+                format!("the provider gave no refresh token; granted: {}", issued.scopes.join(" ")),
+                format!("register the scope `{offline}` for the app; a consent page that offers only `{offline}` means a wrong audience"),
+            ));
+        }
+        let tokens = Tokens { access: issued.access, refresh: issued.refresh };
+        let scopes = issued.scopes.clone();
+        self.store(tenant, lease, CredentialKind::OAuth, Some(&app), &tokens, issued.scopes, issued.account.clone(), Some(issued.expires_at), force)
+            .await?;
+        Ok(Connected { missing: self.missing(tenant, &scopes), scopes, account: issued.account })
+    }
+
+    /// Scopes that the tenant's resources need and `granted` does not open.
+    #[must_use]
+    pub fn missing(&self, tenant: &Tenant, granted: &[String]) -> Vec<String> {
+        let Ok(needed) = self.config.scopes(tenant) else { return Vec::new() };
+        needed.list.into_iter().filter(|s| !crate::catalog::scopes::opens(granted, s)).collect()
+    }
+
+    /// Stores a refresh token that was had elsewhere, and refreshes it at once.
+    ///
+    /// # Errors
+    ///
+    /// As [`Auth::open`].
+    pub async fn seed_refresh_token(
+        self: &Arc<Self>,
+        tenant: &Tenant,
+        lease: Arc<Lease>,
+        seed: Secret,
+        force: bool,
+    ) -> Result<Connected, AuthError> {
+        let app = self.config.app(tenant)?.clone();
+        let tokens = Tokens { access: Secret::new(""), refresh: Some(seed) };
+        self.store(tenant, &lease, CredentialKind::OAuth, Some(&app), &tokens, Vec::new(), None, None, force).await?;
+        let session = self.open(tenant, lease).await?;
+        let open = session.token(None).await?;
+        Ok(Connected {
+            missing: self.missing(tenant, &open.grant.scopes),
+            scopes: open.grant.scopes,
+            account: open.grant.account,
+        })
+    }
+
+    /// Stores an API key after one cheap call with it.
+    ///
+    /// # Errors
+    ///
+    /// When the provider refuses the key.
+    pub async fn seed_api_key(
+        self: &Arc<Self>,
+        tenant: &Tenant,
+        lease: Arc<Lease>,
+        key: Secret,
+        force: bool,
+    ) -> Result<Connected, AuthError> {
+        let tokens = Tokens { access: key, refresh: None };
+        self.store(tenant, &lease, CredentialKind::ApiKey, None, &tokens, Vec::new(), None, None, force).await?;
+        let session = self.open(tenant, lease).await?;
+        let listing = self.config.resources(tenant).into_iter().find(|r| r.mode == Mode::Full);
+        if let Some(resource) = listing {
+            let query = [("limit".to_owned(), "1".to_owned())];
+            let budget = Budget { attempts: 3, ..Budget::PAGE };
+            session.get(&resource.path, &query, Priority(0), &budget, |_: Answer| Judged::Take(())).await?;
+        }
+        Ok(Connected { scopes: Vec::new(), missing: Vec::new(), account: None })
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one call for the three ways to connect; each argument is a field of the entry")]
+    async fn store(
+        &self,
+        tenant: &Tenant,
+        lease: &Lease,
+        kind: CredentialKind,
+        app: Option<&App>,
+        tokens: &Tokens,
+        scopes: Vec<String>,
+        account: Option<String>,
+        expires_at: Option<Timestamp>,
+        force: bool,
+    ) -> Result<(), AuthError> {
+        lease.ensure().await?;
+        let line = self.state.grants(tenant);
+        let last = line.last::<Grant>().await?;
+        if let Some((stored, new)) = last.as_ref().and_then(|l| l.body.account.as_ref()).zip(account.as_ref())
+            && stored != new
+            && !force
+        {
+            return Err(Self::connect_error(
+                tenant,
+                "the consent is for another account than the one this tenant was connected to",
+                "choose the right account on the consent page, use another tenant name, or --force to replace it",
+            ));
+        }
+        let now = self.clock.now();
+        let (n, generation) = last.as_ref().map_or((0, 0), |l| (l.n, l.body.generation));
+        let mut grant = Grant {
+            generation: generation + 1,
+            kind,
+            client_id: app.map(|a| a.client_id.clone()).unwrap_or_default(),
+            environment: app.map_or(crate::catalog::Environment::Production, |a| a.environment),
+            sealed: None,
+            scopes,
+            account: account.or_else(|| last.and_then(|l| l.body.account)),
+            connected_at: now,
+            refreshed_at: now,
+            expires_at,
+            standing: Standing::Live { last_error: None },
+        };
+        grant.seal(&self.vault, tenant, tokens).map_err(|source| AuthError::Vault { tenant: tenant.clone(), source })?;
+        line.append(n, grant).await?;
+        Ok(())
+    }
+}
+
+type Waiting = (mpsc::Sender<Callback>, Arc<Secret>);
+
+async fn arrive(
+    AxumState((sender, expected)): AxumState<Waiting>,
+    Query(callback): Query<Callback>,
+) -> (StatusCode, Html<&'static str>) {
+    // Whoever does not know the state does not end the waiting.
+    if callback.state.as_deref() != Some(expected.expose()) {
+        return (
+            StatusCode::BAD_REQUEST,
+            Html("<!doctype html><title>Hirelake</title><p>This answer does not belong to the request under way. Open the link that the command printed."),
+        );
+    }
+    let page = if callback.error.is_some() {
+        "<!doctype html><title>Hirelake</title><p>Not connected. The terminal says why; you may close this page."
+    } else {
+        "<!doctype html><title>Hirelake</title><p>Thank you. The terminal says whether it worked; you may close this page."
+    };
+    let _ = sender.try_send(callback);
+    (StatusCode::OK, Html(page))
+}

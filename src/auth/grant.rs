@@ -1,0 +1,136 @@
+//! What the state says about a tenant's credential: one cumulative line of entries, the tokens sealed in them.
+
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::vault::{Sealed, Vault, VaultError};
+use crate::catalog::Environment;
+use crate::clock::Timestamp;
+use crate::names::{RunId, Tenant};
+use crate::secret::Secret;
+
+/// Which kind of credential.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CredentialKind {
+    /// OAuth authorization code, with a refresh token that rotates.
+    OAuth,
+    /// An API key of the customer's own.
+    ApiKey,
+}
+
+/// How a grant stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "snake_case")]
+pub enum Standing {
+    /// It works, as far as is known.
+    Live {
+        /// What the last refresh met, when it failed without harm.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        last_error: Option<String>,
+    },
+    /// An intent: a refresh was begun. Found by another run it means that the answer may be lost.
+    Refreshing {
+        /// By whom.
+        run: RunId,
+    },
+    /// A refresh may have reached the provider and its answer is not known.
+    Uncertain {
+        /// Since when.
+        since: Timestamp,
+        /// What was met.
+        why: String,
+    },
+    /// The provider said `invalid_grant`: the customer must connect again.
+    Dead {
+        /// Since when.
+        since: Timestamp,
+        /// What the provider said.
+        why: String,
+    },
+    /// The tenant was disconnected.
+    Disconnected,
+}
+
+/// One entry of a tenant's line; the newest is the whole truth.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Grant {
+    /// Grows with every new set of tokens; never restarts.
+    pub generation: u64,
+    /// Which kind.
+    pub kind: CredentialKind,
+    /// The client under which the tenant connected; empty for API keys.
+    pub client_id: String,
+    /// The environment under which the tenant connected.
+    pub environment: Environment,
+    /// The tokens, sealed for this tenant, generation, client and environment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<Sealed>,
+    /// Scopes that the customer granted; empty when not known (API keys, a seed not yet refreshed).
+    pub scopes: Vec<String>,
+    /// The customer's account at the provider, where the token says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
+    /// First consent.
+    pub connected_at: Timestamp,
+    /// Last successful refresh (or the consent).
+    pub refreshed_at: Timestamp,
+    /// When the access token ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+    /// How it stands.
+    pub standing: Standing,
+}
+
+/// The tokens of one generation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tokens {
+    /// Sent with requests; the API key for that kind. Empty in a seed that was never refreshed.
+    pub access: Secret,
+    /// Exchanged for the next generation.
+    pub refresh: Option<Secret>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Plain<'a> {
+    access: std::borrow::Cow<'a, str>,
+    refresh: Option<std::borrow::Cow<'a, str>>,
+}
+
+impl Grant {
+    /// What its tokens are bound to.
+    fn place(&self, tenant: &Tenant) -> String {
+        format!("grants/{tenant}/{}/{}/{}", self.generation, self.environment, self.client_id)
+    }
+
+    /// Puts `tokens` into the entry, sealed for its generation.
+    ///
+    /// # Errors
+    ///
+    /// When sealing fails.
+    pub fn seal(&mut self, vault: &Vault, tenant: &Tenant, tokens: &Tokens) -> Result<(), VaultError> {
+        let plain = Plain {
+            access: tokens.access.expose().into(),
+            refresh: tokens.refresh.as_ref().map(|r| r.expose().into()),
+        };
+        let text = Zeroizing::new(serde_json::to_vec(&plain).map_err(|_| VaultError::Sealing)?);
+        self.sealed = Some(vault.seal(&self.place(tenant), &text)?);
+        Ok(())
+    }
+
+    /// The tokens; `None` after a disconnect.
+    ///
+    /// # Errors
+    ///
+    /// When the key is another, or the entry does not belong here.
+    pub fn tokens(&self, vault: &Vault, tenant: &Tenant) -> Result<Option<Tokens>, VaultError> {
+        let Some(sealed) = &self.sealed else { return Ok(None) };
+        let text = vault.open(&self.place(tenant), sealed)?;
+        let plain: Plain<'_> = serde_json::from_slice(&text).map_err(|_| VaultError::Damaged)?;
+        Ok(Some(Tokens {
+            access: Secret::new(plain.access.into_owned()),
+            refresh: plain.refresh.map(|r| Secret::new(r.into_owned())),
+        }))
+    }
+}

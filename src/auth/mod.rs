@@ -1,0 +1,526 @@
+//! May we call for this tenant? Opens its grant, keeps it fresh, and wraps requests: token → send → on a 401 refresh once and
+//! send once more.
+//!
+//! Guarantees: a refresh happens under the tenant's lease, one at a time in this process; an intent is durable before the
+//! request and the new tokens are durable before they are used; only `invalid_grant` marks a grant dead; an error that may
+//! have reached the provider costs at most one further request in this run and one in each later one. No token leaves this
+//! room but into a request's header.
+
+pub mod connect;
+mod grant;
+mod token;
+pub mod vault;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex as StdMutex, PoisonError};
+use std::time::Duration;
+
+use url::Url;
+
+pub use grant::{CredentialKind, Grant, Standing, Tokens};
+pub use token::TokenError;
+
+use crate::catalog::{Endpoints, Rate, scopes};
+use crate::clock::{Clock, Timestamp};
+use crate::config::{App, Config, ConfigError};
+use crate::http::{self, Answer, Budget, Call, Client, Credential, Gate, HttpError, Judged, Method, Priority};
+use crate::names::{AppName, RunId, Tenant};
+use crate::secret::Secret;
+use crate::state::{Entry, Lease, Line, State, StateError};
+use vault::{Vault, VaultError};
+
+/// Attempts while the token endpoint cannot be reached at all: nothing was sent, so nothing can be lost by trying.
+const UNREACHABLE_TRIES: u32 = 5;
+/// Tenants of one app that may die in a row before the app itself is suspected.
+const DEATHS_IN_A_ROW: u32 = 3;
+
+/// Why a tenant cannot be asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthError {
+    /// Nothing is stored for it.
+    #[error("tenant {tenant} is not connected\nhint: `hirelake connect {tenant}`")]
+    NotConnected {
+        /// The tenant.
+        tenant: Tenant,
+    },
+    /// The provider said that the grant is gone.
+    #[error("the grant of tenant {tenant} is dead since {since}: {why}\nhint: a Super Admin of the customer must connect again: `hirelake connect {tenant}`")]
+    Dead {
+        /// The tenant.
+        tenant: Tenant,
+        /// Since when.
+        since: Timestamp,
+        /// What the provider said.
+        why: String,
+    },
+    /// A refresh failed.
+    #[error("refreshing the grant of tenant {tenant} (app {app}) failed: {source}\nhint: {}", .source.hint())]
+    Refresh {
+        /// The tenant.
+        tenant: Tenant,
+        /// Its app.
+        app: AppName,
+        /// Why.
+        source: TokenError,
+    },
+    /// Several tenants of the app died in a row.
+    #[error(
+        "tenant {tenant} was left alone: {deaths} tenants of app {app} were refused in a row, so the app itself is the likelier culprit\nhint: check client_id, client_secret and environment of app {app} and whether it still exists at the provider; then run again"
+    )]
+    AppSuspected {
+        /// The tenant.
+        tenant: Tenant,
+        /// Its app.
+        app: AppName,
+        /// How many died.
+        deaths: u32,
+    },
+    /// A fresh token is refused.
+    #[error(
+        "the provider refuses the {what} of tenant {tenant} on {address} (401)\nhint: {hint}"
+    )]
+    Unauthorized {
+        /// The tenant.
+        tenant: Tenant,
+        /// `access token` or `API key`.
+        what: &'static str,
+        /// Where.
+        address: String,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// The stored grant belongs to another app.
+    #[error(
+        "tenant {tenant} connected under client {stored} ({stored_environment}), and its app is now client {configured} ({configured_environment})\nhint: correct client_id and environment of the app, or connect the tenant again; the stored grant was not touched"
+    )]
+    OtherApp {
+        /// The tenant.
+        tenant: Tenant,
+        /// Client id of the grant.
+        stored: String,
+        /// Its environment.
+        stored_environment: crate::catalog::Environment,
+        /// Client id of the configuration.
+        configured: String,
+        /// Its environment.
+        configured_environment: crate::catalog::Environment,
+    },
+    /// The sealed entry does not open.
+    #[error("the grant of tenant {tenant} cannot be opened: {source}")]
+    Vault {
+        /// The tenant.
+        tenant: Tenant,
+        /// Why.
+        source: VaultError,
+    },
+    /// A request failed.
+    #[error(transparent)]
+    Http(#[from] HttpError),
+    /// The configuration is at fault.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The state failed.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The consent went wrong.
+    #[error("connecting tenant {tenant} failed: {why}\nhint: {hint}")]
+    Connect {
+        /// The tenant.
+        tenant: Tenant,
+        /// What happened.
+        why: String,
+        /// What to do.
+        hint: String,
+    },
+}
+
+/// What every tenant's session shares in one run.
+#[derive(Debug)]
+pub struct Auth {
+    config: Arc<Config>,
+    state: State,
+    vault: Vault,
+    client: Client,
+    clock: Clock,
+    run: RunId,
+    /// Requests to the token endpoint, of all tenants together: a courtesy, its own limit is not known.
+    token_gate: Gate,
+    deaths: StdMutex<HashMap<AppName, u32>>,
+}
+
+impl Auth {
+    /// Fetches the vault key and makes the client.
+    ///
+    /// # Errors
+    ///
+    /// When the key cannot be had or used.
+    pub fn new(config: Arc<Config>, state: State, clock: Clock, run: RunId) -> Result<Self, ConfigError> {
+        let key = config.vault_key.fetch("the vault key")?;
+        let vault = Vault::new(&key).map_err(|e| {
+            let text = e.to_string();
+            let (why, hint) = text.split_once("\nhint: ").unwrap_or((&text, ""));
+            ConfigError::Secret { what: format!("the vault key ({})", config.vault_key), why: why.into(), hint: hint.into() }
+        })?;
+        let client = Client::new(clock).map_err(|e| ConfigError::Secret {
+            what: "the machine's certificates".into(),
+            why: e.to_string(),
+            hint: "install ca-certificates, or set SSL_CERT_FILE".into(),
+        })?;
+        let token_gate = Gate::new(clock, Rate { per_second: 10.0, burst: 10 });
+        Ok(Self { config, state, vault, client, clock, run, token_gate, deaths: StdMutex::default() })
+    }
+
+    /// The vault, for what else must be sealed.
+    #[must_use]
+    pub fn vault(&self) -> &Vault {
+        &self.vault
+    }
+
+    /// Opens a tenant's session under its lease, refreshing the grant when less than the margin is left.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthError`].
+    pub async fn open(self: &Arc<Self>, tenant: &Tenant, lease: Arc<Lease>) -> Result<Session, AuthError> {
+        let line = self.state.grants(tenant);
+        let entry = self.stored(tenant, &line).await?;
+        let app = match entry.body.kind {
+            CredentialKind::OAuth => Some(self.config.app(tenant)?.clone()),
+            CredentialKind::ApiKey => None,
+        };
+        let secret = app.as_ref().map(|a| a.client_secret.fetch(&format!("the client secret of app {}", a.name))).transpose()?;
+        let session = Session {
+            auth: self.clone(),
+            tenant: tenant.clone(),
+            gate: Arc::new(Gate::new(self.clock, self.config.tenant(tenant).rate)),
+            endpoints: self.config.endpoints(tenant).clone(),
+            app: app.zip(secret),
+            lease,
+            line,
+            current: tokio::sync::Mutex::new(Current { entry: None, asked: 0 }),
+            scopes: StdMutex::default(),
+            date: StdMutex::default(),
+        };
+        session.token(None).await?;
+        Ok(session)
+    }
+
+    async fn stored(&self, tenant: &Tenant, line: &Line) -> Result<Entry<Grant>, AuthError> {
+        let entry = line.last::<Grant>().await?.ok_or_else(|| AuthError::NotConnected { tenant: tenant.clone() })?;
+        match &entry.body.standing {
+            Standing::Disconnected => Err(AuthError::NotConnected { tenant: tenant.clone() }),
+            Standing::Dead { since, why } => {
+                Err(AuthError::Dead { tenant: tenant.clone(), since: *since, why: why.clone() })
+            }
+            _ => Ok(entry),
+        }
+    }
+
+    fn died(&self, app: &AppName) {
+        *self.deaths().entry(app.clone()).or_default() += 1;
+    }
+    fn lived(&self, app: &AppName) {
+        self.deaths().insert(app.clone(), 0);
+    }
+    fn deaths(&self) -> std::sync::MutexGuard<'_, HashMap<AppName, u32>> {
+        self.deaths.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A tenant that may be asked for. Shared by all its tasks.
+#[derive(Debug)]
+pub struct Session {
+    auth: Arc<Auth>,
+    tenant: Tenant,
+    gate: Arc<Gate>,
+    endpoints: Endpoints,
+    app: Option<(App, Secret)>,
+    lease: Arc<Lease>,
+    line: Line,
+    /// Held while refreshing: single flight inside the process.
+    current: tokio::sync::Mutex<Current>,
+    scopes: StdMutex<Vec<String>>,
+    /// The provider's clock against ours: its `Date` and our time when it came.
+    date: StdMutex<Option<(Timestamp, Timestamp)>>,
+}
+
+#[derive(Debug)]
+struct Current {
+    entry: Option<Open>,
+    /// Requests of this run that may have reached the token endpoint and were not answered.
+    asked: u32,
+}
+
+#[derive(Debug, Clone)]
+struct Open {
+    n: u64,
+    grant: Grant,
+    tokens: Tokens,
+}
+
+impl Session {
+    /// The tenant.
+    #[must_use]
+    pub fn tenant(&self) -> &Tenant {
+        &self.tenant
+    }
+    /// Its permits.
+    #[must_use]
+    pub fn gate(&self) -> &Arc<Gate> {
+        &self.gate
+    }
+    /// Its lease.
+    #[must_use]
+    pub fn lease(&self) -> &Arc<Lease> {
+        &self.lease
+    }
+
+    /// Whether `scope` is granted, as far as is known: an API key's permissions are not, so everything is tried.
+    #[must_use]
+    pub fn has_scope(&self, scope: &str) -> bool {
+        let granted = self.scopes.lock().unwrap_or_else(PoisonError::into_inner);
+        granted.is_empty() || scopes::opens(&granted, scope)
+    }
+
+    /// The provider's time now, as its last answer's `Date` said; `None` before the first.
+    #[must_use]
+    pub fn provider_now(&self) -> Option<Timestamp> {
+        let seen = *self.date.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.map(|(date, at)| date.plus(self.auth.clock.now().since(at)))
+    }
+
+    /// Reads `path` (below the API base) as the tenant. What `judge` gets is any answer that is neither "later" nor a 401
+    /// that a refresh cures.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthError`].
+    pub async fn get<T>(
+        &self,
+        path: &str,
+        query: &[(String, String)],
+        priority: Priority,
+        budget: &Budget,
+        mut judge: impl FnMut(Answer) -> Judged<T>,
+    ) -> Result<T, AuthError> {
+        let mut url = self.endpoints.api_base.clone();
+        url.set_path(&format!("{}{path}", self.endpoints.api_base.path().trim_end_matches('/')));
+        let mut used = self.token(None).await?;
+        for last in [false, true] {
+            let credential = self.credential(&used);
+            let call = Call {
+                method: Method::Get,
+                url: &url,
+                query,
+                credential: Some(&credential),
+                hosts: &self.endpoints.hosts,
+                priority,
+            };
+            let answered = self
+                .auth
+                .client
+                .send(&self.gate, budget, &call, |answer: Answer| {
+                    if let Some(date) = answer.date {
+                        *self.date.lock().unwrap_or_else(PoisonError::into_inner) = Some((date, answer.received));
+                    }
+                    if http::meaning(answer.status) == http::Meaning::Unauthorized {
+                        return Judged::Take(None);
+                    }
+                    match judge(answer) {
+                        Judged::Take(value) => Judged::Take(Some(value)),
+                        Judged::Again(why) => Judged::Again(why),
+                    }
+                })
+                .await?;
+            match answered {
+                Some(value) => return Ok(value),
+                None if last || self.app.is_none() => break,
+                None => used = self.token(Some(&used.tokens.access)).await?,
+            }
+        }
+        Err(self.unauthorized(&url))
+    }
+
+    fn unauthorized(&self, url: &Url) -> AuthError {
+        let (what, hint) = match self.app {
+            Some(_) => (
+                "access token",
+                "a fresh token is refused too: the app may have been removed in the customer's settings, or the API host is of another environment than the token host",
+            ),
+            None => ("API key", "the key is wrong or was removed: `hirelake connect TENANT --api-key-file FILE` stores another"),
+        };
+        AuthError::Unauthorized { tenant: self.tenant.clone(), what, address: http::address(url), hint }
+    }
+
+    fn credential(&self, open: &Open) -> Credential {
+        match open.grant.kind {
+            CredentialKind::OAuth => Credential::Bearer(open.tokens.access.clone()),
+            CredentialKind::ApiKey => Credential::ApiKey(open.tokens.access.clone()),
+        }
+    }
+
+    /// A token that is good for a while. `refused` is one that the provider just answered with 401.
+    async fn token(&self, refused: Option<&Secret>) -> Result<Open, AuthError> {
+        let mut current = self.current.lock().await;
+        let fresh = |open: &Open, now: Timestamp| {
+            let life = open.grant.kind == CredentialKind::ApiKey
+                || open.grant.expires_at.is_some_and(|e| e > now.plus(self.auth.config.refresh_margin));
+            life && !open.tokens.access.is_empty() && refused.is_none_or(|r| *r != open.tokens.access)
+        };
+        let now = self.auth.clock.now();
+        if let Some(open) = current.entry.as_ref().filter(|o| fresh(o, now)) {
+            return Ok(open.clone());
+        }
+        // Look again: a keepalive before our lease, or a reconnect, may have stored newer tokens.
+        let entry = self.auth.stored(&self.tenant, &self.line).await?;
+        let open = self.unsealed(entry)?;
+        let settled = matches!(open.grant.standing, Standing::Live { .. });
+        let open = if settled && fresh(&open, now) { open } else { self.refresh(&mut current, open).await? };
+        self.scopes.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&open.grant.scopes);
+        current.entry = Some(open.clone());
+        Ok(open)
+    }
+
+    fn unsealed(&self, entry: Entry<Grant>) -> Result<Open, AuthError> {
+        let grant = entry.body;
+        if let Some((app, _)) = &self.app
+            && (app.client_id != grant.client_id || app.environment != grant.environment)
+        {
+            return Err(AuthError::OtherApp {
+                tenant: self.tenant.clone(),
+                stored: grant.client_id,
+                stored_environment: grant.environment,
+                configured: app.client_id.clone(),
+                configured_environment: app.environment,
+            });
+        }
+        let vault = |source| AuthError::Vault { tenant: self.tenant.clone(), source };
+        let tokens = grant.tokens(&self.auth.vault, &self.tenant).map_err(vault)?;
+        let tokens = tokens.ok_or_else(|| AuthError::NotConnected { tenant: self.tenant.clone() })?;
+        Ok(Open { n: entry.n, grant, tokens })
+    }
+
+    /// The refresh protocol, under the lease and the process's lock.
+    async fn refresh(&self, current: &mut Current, mut open: Open) -> Result<Open, AuthError> {
+        let Some((app, secret)) = &self.app else {
+            return Err(self.unauthorized(&self.endpoints.api_base));
+        };
+        let Some(refresh) = open.tokens.refresh.clone() else {
+            return Err(AuthError::Dead {
+                tenant: self.tenant.clone(),
+                since: open.grant.refreshed_at,
+                why: format!("it has no refresh token; was `{}` granted?", self.auth.config.provider.oauth.offline_scope),
+            });
+        };
+        let deaths = self.auth.deaths().get(&app.name).copied().unwrap_or(0);
+        if deaths >= DEATHS_IN_A_ROW {
+            return Err(AuthError::AppSuspected { tenant: self.tenant.clone(), app: app.name.clone(), deaths });
+        }
+        let failed = |source| AuthError::Refresh { tenant: self.tenant.clone(), app: app.name.clone(), source };
+        // A lost answer, ours or of a run before us, leaves one further request.
+        let earlier = match &open.grant.standing {
+            Standing::Uncertain { .. } => true,
+            Standing::Refreshing { run } => *run != self.auth.run,
+            _ => false,
+        };
+        let allowed = if earlier { 1 } else { 2 };
+        let mut unreachable = 0;
+        loop {
+            if current.asked >= allowed {
+                let why = match &open.grant.standing {
+                    Standing::Uncertain { why, .. } => why.clone(),
+                    _ => "an earlier answer was lost".into(),
+                };
+                return Err(failed(TokenError::Unanswered(why)));
+            }
+            self.lease.ensure().await?;
+            open = self.stand(open, Standing::Refreshing { run: self.auth.run }).await?;
+            let form = [("grant_type", "refresh_token"), ("refresh_token", refresh.expose())];
+            let error = match token::post(&self.auth.client, &self.auth.token_gate, app, secret, &form).await {
+                Ok(issued) => {
+                    self.auth.lived(&app.name);
+                    current.asked = 0;
+                    return self.succeed(open, issued).await;
+                }
+                Err(error) => error,
+            };
+            tracing::warn!(tenant = %self.tenant, app = %app.name, %error, "a refresh failed");
+            match &error {
+                TokenError::InvalidGrant => {
+                    self.auth.died(&app.name);
+                    let since = self.auth.clock.now();
+                    let why = error.to_string();
+                    self.stand(open, Standing::Dead { since, why: why.clone() }).await?;
+                    return Err(AuthError::Dead { tenant: self.tenant.clone(), since, why });
+                }
+                TokenError::Unanswered(why) => {
+                    current.asked += 1;
+                    let since = match &open.grant.standing {
+                        Standing::Uncertain { since, .. } => *since,
+                        _ => self.auth.clock.now(),
+                    };
+                    open = self.stand(open, Standing::Uncertain { since, why: why.clone() }).await?;
+                    if current.asked >= allowed {
+                        return Err(failed(error));
+                    }
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+                TokenError::Unreachable(_) | TokenError::Throttled if unreachable + 1 < UNREACHABLE_TRIES => {
+                    unreachable += 1;
+                    tokio::time::sleep(Duration::from_secs(1 << unreachable)).await;
+                }
+                _ => {
+                    // Nothing was consumed; but what was uncertain before stays so.
+                    let standing = if earlier {
+                        Standing::Uncertain { since: self.auth.clock.now(), why: error.to_string() }
+                    } else {
+                        Standing::Live { last_error: Some(error.to_string()) }
+                    };
+                    self.stand(open, standing).await?;
+                    return Err(failed(error));
+                }
+            }
+        }
+    }
+
+    async fn stand(&self, open: Open, standing: Standing) -> Result<Open, AuthError> {
+        let grant = Grant { standing, ..open.grant };
+        let entry = self.line.append(open.n, grant).await?;
+        Ok(Open { n: entry.n, grant: entry.body, tokens: open.tokens })
+    }
+
+    /// Saves the next generation durably; only then may its access token be used.
+    async fn succeed(&self, open: Open, issued: token::Issued) -> Result<Open, AuthError> {
+        let tokens = Tokens { access: issued.access, refresh: issued.refresh.or(open.tokens.refresh) };
+        let mut grant = Grant {
+            generation: open.grant.generation + 1,
+            refreshed_at: self.auth.clock.now(),
+            expires_at: Some(issued.expires_at),
+            standing: Standing::Live { last_error: None },
+            ..open.grant
+        };
+        if !issued.scopes.is_empty() {
+            grant.scopes = issued.scopes;
+        }
+        if issued.account.is_some() {
+            grant.account = issued.account;
+        }
+        let vault = |source| AuthError::Vault { tenant: self.tenant.clone(), source };
+        grant.seal(&self.auth.vault, &self.tenant, &tokens).map_err(vault)?;
+        // The old refresh token is used up: a store that fails for a moment must not cost the grant.
+        let mut tries = 0;
+        let entry = loop {
+            match self.line.append(open.n, grant.clone()).await {
+                Ok(entry) => break entry,
+                Err(StateError::Store(e)) if tries < 5 => {
+                    tries += 1;
+                    tracing::warn!(tenant = %self.tenant, error = %e, tries, "new tokens could not be saved; trying again");
+                    tokio::time::sleep(Duration::from_millis(200 << tries)).await;
+                }
+                Err(e) => return Err(e.into()),
+            }
+        };
+        tracing::info!(tenant = %self.tenant, generation = grant.generation, "grant refreshed");
+        Ok(Open { n: entry.n, grant: entry.body, tokens })
+    }
+}

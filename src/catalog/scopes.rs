@@ -1,0 +1,168 @@
+//! Scopes: from enabled resources to the least read-only list, and the provider's rules for what a person wrote.
+
+use std::collections::BTreeSet;
+
+use super::{Provider, Resource};
+
+/// Why a list of scopes cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ScopeError {
+    /// More than one application may have.
+    #[error(
+        "{count} scopes are needed and {provider} allows {max} for one application\nhint: enable fewer resources, or split them over two apps: {list}"
+    )]
+    TooMany {
+        /// The provider.
+        provider: String,
+        /// How many there are.
+        count: usize,
+        /// How many there may be.
+        max: usize,
+        /// All of them.
+        list: String,
+    },
+    /// The provider has no such scope.
+    #[error("{provider} has no scope `{scope}`\nhint: {}", match .nearest { Some(n) => format!("did you mean `{n}`?"), None => "`hirelake catalog` lists the scopes that the resources need".to_owned() })]
+    Unknown {
+        /// The provider.
+        provider: String,
+        /// As it was written.
+        scope: String,
+        /// The closest of the provider's own.
+        nearest: Option<String>,
+    },
+}
+
+/// A list that can be registered and requested, and what had to be mended in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scopes {
+    /// Sorted, the offline scope first.
+    pub list: Vec<String>,
+    /// Sentences for the person who wrote it.
+    pub mended: Vec<String>,
+}
+
+impl Scopes {
+    /// As it goes into the authorize request: separated by exactly one space.
+    #[must_use]
+    pub fn joined(&self) -> String {
+        self.list.join(" ")
+    }
+}
+
+/// The least scopes that open `resources`, their expands included.
+///
+/// # Errors
+///
+/// [`ScopeError::TooMany`].
+pub fn needed<'a>(provider: &Provider, resources: impl Iterator<Item = &'a Resource>) -> Result<Scopes, ScopeError> {
+    let mut list = BTreeSet::new();
+    for r in resources {
+        list.extend(r.scope.clone());
+        list.extend(r.expand.iter().filter_map(|e| e.scope.clone()));
+    }
+    checked(provider, list, Vec::new())
+}
+
+/// Reads a list as a person wrote it: commas and double spaces are mended, a read beside its write is dropped.
+///
+/// # Errors
+///
+/// [`ScopeError`] for an unknown scope or too many.
+pub fn parse(provider: &Provider, text: &str) -> Result<Scopes, ScopeError> {
+    let mut mended = Vec::new();
+    if text.contains(',') {
+        mended.push("scopes are separated by commas: using single spaces".to_owned());
+    }
+    if text.trim() != text || text.contains("  ") {
+        mended.push("scopes have spaces too many: using single spaces".to_owned());
+    }
+    let list: BTreeSet<String> =
+        text.split(|c: char| c == ',' || c.is_whitespace()).filter(|s| !s.is_empty()).map(str::to_owned).collect();
+    for scope in &list {
+        if !provider.oauth.scopes.contains(scope) {
+            let nearest = nearest(scope, provider.oauth.scopes.iter().map(String::as_str)).map(str::to_owned);
+            return Err(ScopeError::Unknown { provider: provider.name.to_string(), scope: scope.clone(), nearest });
+        }
+    }
+    checked(provider, list, mended)
+}
+
+fn checked(provider: &Provider, mut list: BTreeSet<String>, mut mended: Vec<String>) -> Result<Scopes, ScopeError> {
+    let covered: Vec<String> = list.iter().filter(|s| read_of(s).is_none() && list.contains(&write_of(s))).cloned().collect();
+    for read in covered {
+        mended.push(format!("`{read}` stands beside `{}`, which includes it: left out", write_of(&read)));
+        list.remove(&read);
+    }
+    let offline = &provider.oauth.offline_scope;
+    list.remove(offline);
+    let list: Vec<String> = std::iter::once(offline.clone()).chain(list).collect();
+    if list.len() > provider.oauth.max_scopes {
+        return Err(ScopeError::TooMany {
+            provider: provider.name.to_string(),
+            count: list.len(),
+            max: provider.oauth.max_scopes,
+            list: list.join(" "),
+        });
+    }
+    Ok(Scopes { list, mended })
+}
+
+fn write_of(scope: &str) -> String {
+    scope.replacen(":read:", ":write:", 1)
+}
+
+fn read_of(scope: &str) -> Option<String> {
+    scope.contains(":write:").then(|| scope.replacen(":write:", ":read:", 1))
+}
+
+/// Whether `granted` (as the token answer lists it) opens `scope`; a write opens its read.
+#[must_use]
+pub fn opens(granted: &[String], scope: &str) -> bool {
+    granted.iter().any(|g| g == scope || read_of(g).as_deref() == Some(scope))
+}
+
+/// The closest of `known` to what a person wrote, when it is close enough to be meant.
+pub fn nearest<'a>(text: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .map(|k| (distance(text, k), k))
+        .filter(|(d, k)| *d <= 2.max(k.len() / 4))
+        .min_by_key(|(d, _)| *d)
+        .map(|(_, k)| k)
+}
+
+/// Levenshtein's distance; inputs are names of at most a few dozen bytes.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().take(100).collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().take(100).enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let up = row[j + 1];
+            row[j + 1] = (diagonal + usize::from(x != *y)).min(up + 1).min(row[j] + 1);
+            diagonal = up;
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_opens_its_read_and_not_the_reverse() {
+        let granted = ["notes:write:admin".to_owned(), "users:read:admin".to_owned()];
+        assert!(opens(&granted, "notes:read:admin"));
+        assert!(opens(&granted, "users:read:admin"));
+        assert!(!opens(&granted, "users:write:admin"));
+    }
+
+    #[test]
+    fn the_nearest_name_is_near() {
+        let known = ["contact:read:admin", "users:read:admin"];
+        assert_eq!(nearest("contacts:read:admin", known.into_iter()), Some("contact:read:admin"));
+        assert_eq!(nearest("xyz", known.into_iter()), None);
+    }
+}

@@ -1,0 +1,431 @@
+//! The file as it is written, the environment laid over it, and the checks.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+use toml::{Table as TomlTable, Value};
+use url::Url;
+
+use super::{App, Config, ConfigError, DEFAULT_FILE, SecretSource, TenantConfig, first_line, hint_line};
+use crate::catalog::{self, Endpoints, Environment, Granularity, OnDelete, Provider, Rate, Table, is_loopback, scopes};
+use crate::names::{AppName, ResourceName, Tenant};
+
+/// What `hirelake init` writes.
+pub const TEMPLATE: &str = include_str!("template.toml");
+
+/// The prefix of every variable.
+const PREFIX: &str = "HIRELAKE_";
+/// Variables that are not values of the file.
+const OTHERS: [&str; 3] = ["HIRELAKE_CONFIG", "HIRELAKE_LOG", "HIRELAKE_VAULT_KEY"];
+/// Largest configuration read; a thousand tenants are 100 KB.
+const MAX_BYTES: u64 = 4 << 20;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Raw {
+    #[serde(default = "default_lake")]
+    lake: String,
+    #[serde(default = "default_state")]
+    state: String,
+    scratch: Option<PathBuf>,
+    catalog: Option<PathBuf>,
+    #[serde(default)]
+    vault: RawVault,
+    #[serde(default)]
+    apps: BTreeMap<AppName, RawApp>,
+    #[serde(default)]
+    defaults: RawTenant,
+    #[serde(default)]
+    tenants: BTreeMap<Tenant, RawTenant>,
+    #[serde(default)]
+    partitions: BTreeMap<ResourceName, Granularity>,
+    #[serde(default)]
+    sync: RawSync,
+}
+
+fn default_lake() -> String {
+    "lake".into()
+}
+
+fn default_state() -> String {
+    "state".into()
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawVault {
+    key: SecretSource,
+}
+
+impl Default for RawVault {
+    fn default() -> Self {
+        Self { key: SecretSource::Env("HIRELAKE_VAULT_KEY".into()) }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawApp {
+    environment: Environment,
+    client_id: String,
+    client_secret: SecretSource,
+    #[serde(default)]
+    redirect_uris: Vec<Url>,
+    scopes: Option<String>,
+    api_base: Option<Url>,
+    authorize: Option<Url>,
+    token: Option<Url>,
+    revoke: Option<Url>,
+    audience: Option<String>,
+    hosts: Option<Vec<String>>,
+}
+
+#[derive(Debug, Default, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawTenant {
+    app: Option<AppName>,
+    resources: Option<Vec<ResourceName>>,
+    on_delete: Option<OnDelete>,
+    rate: Option<Rate>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawSync {
+    overlap: String,
+    safety_lag: String,
+    refresh_margin: String,
+    tenants_at_once: usize,
+    quarantine_keep: String,
+}
+
+impl Default for RawSync {
+    fn default() -> Self {
+        Self {
+            overlap: "10m".into(),
+            safety_lag: "1m".into(),
+            refresh_margin: "5m".into(),
+            tenants_at_once: 8,
+            quarantine_keep: "30d".into(),
+        }
+    }
+}
+
+/// Reads `90s`, `10m`, `1h 30m`, `30d`.
+pub(crate) fn duration(text: &str) -> Option<Duration> {
+    let span: jiff::Span = text.parse().ok()?;
+    let relative = jiff::SpanRelativeTo::days_are_24_hours();
+    let seconds = span.total((jiff::Unit::Second, relative)).ok()?;
+    (seconds.is_finite() && (0.0..=1e9).contains(&seconds)).then(|| Duration::from_secs_f64(seconds))
+}
+
+struct Source {
+    path: PathBuf,
+    text: String,
+}
+
+impl Source {
+    fn read(path: Option<&Path>) -> Result<Self, ConfigError> {
+        let file = path.unwrap_or(Path::new(DEFAULT_FILE));
+        let unreadable = |why: String, hint| ConfigError::Unreadable { path: file.to_owned(), why, hint };
+        let text = match std::fs::metadata(file) {
+            Ok(meta) if meta.len() > MAX_BYTES => {
+                return Err(unreadable("it is larger than 4 MiB".into(), "this is no configuration of hirelake"));
+            }
+            Ok(_) => std::fs::read_to_string(file)
+                .map_err(|e| unreadable(e.to_string(), "it must be a text file in UTF-8 that this user may read"))?,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound && path.is_none() => String::new(),
+            Err(e) => return Err(unreadable(e.to_string(), "check --config, or write one with `hirelake init`")),
+        };
+        Ok(Self { path: file.to_owned(), text })
+    }
+
+    /// `file:line:column` of a byte.
+    fn place(&self, at: Option<usize>) -> String {
+        let Some(at) = at else { return self.path.display().to_string() };
+        let before = self.text.get(..at).unwrap_or(&self.text);
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().map_or(0, |l| l.chars().count()) + 1;
+        format!("{}:{line}:{column}", self.path.display())
+    }
+
+    fn refused(&self, e: &toml::de::Error) -> ConfigError {
+        let message = e.message().trim().to_owned();
+        let key = e.span().and_then(|s| self.text.get(s)).map(|t| t.lines().next().unwrap_or_default().trim().to_owned());
+        let secretish = message.contains("SecretSource") || message.contains("client_secret");
+        let what = match key {
+            // A value could be a secret in the wrong place; a key is quoted by serde's own message.
+            Some(k) if !k.is_empty() && !k.contains('"') && !k.contains('\'') && k.len() < 60 && !message.contains(&k) => {
+                format!("{message} (at `{k}`)")
+            }
+            _ => message,
+        };
+        ConfigError::Invalid {
+            place: self.place(e.span().map(|s| s.start)),
+            what: if secretish { what.replace("enum SecretSource", "`{ env = \"NAME\" }`, `{ file = \"PATH\" }` or `{ command = [\"PROGRAM\"] }`") } else { what },
+            hint: if secretish {
+                "secrets never stand in this file: say in which variable or file they are".into()
+            } else {
+                "`hirelake init --print` shows every key with its meaning".into()
+            },
+        }
+    }
+}
+
+pub(super) fn load(path: Option<&Path>, env: impl Iterator<Item = (String, String)>) -> Result<Config, ConfigError> {
+    let source = Source::read(path)?;
+    // The file alone first, so that its mistakes are shown with line and column.
+    let _: Raw = match toml::from_str(&source.text) {
+        Ok(raw) => raw,
+        Err(e) => return Err(source.refused(&e)),
+    };
+    let mut table: TomlTable = toml::from_str(&source.text).map_err(|e| source.refused(&e))?;
+    let mut variables: Vec<(String, String)> =
+        env.filter(|(k, _)| k.starts_with(PREFIX) && !OTHERS.contains(&k.as_str())).collect();
+    variables.sort();
+    let named = secret_variables(&Value::Table(table.clone()));
+    for (name, text) in variables.iter().filter(|(k, _)| !named.contains(k)) {
+        let invalid = |what: String, hint: &str| ConfigError::Invalid { place: name.clone(), what, hint: hint.into() };
+        let parts: Vec<&str> = name[PREFIX.len()..].split("__").collect();
+        if !lay_over(&mut table, &parts, value(text)) {
+            return Err(invalid("it names no value of the configuration".into(), "its parts are separated by two underscores, such as HIRELAKE_APPS__MAIN__CLIENT_ID"));
+        }
+        if let Err(e) = Raw::deserialize(Value::Table(table.clone())) {
+            let what = first_line(&e.to_string());
+            return Err(invalid(what, "correct or unset the variable; `hirelake init --print` shows every key"));
+        }
+    }
+    let raw = Raw::deserialize(Value::Table(table)).map_err(|e| source.refused(&e))?;
+    Checker { source: &source, warnings: Vec::new() }.config(raw)
+}
+
+/// Variables that the file itself names as the place of a secret.
+fn secret_variables(value: &Value) -> Vec<String> {
+    match value {
+        Value::Table(t) => t
+            .iter()
+            .flat_map(|(k, v)| match v {
+                Value::String(name) if k == "env" => vec![name.clone()],
+                v => secret_variables(v),
+            })
+            .collect(),
+        Value::Array(a) => a.iter().flat_map(secret_variables).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// A variable's text is a TOML value where it parses as one that is not a bare word, else a string.
+fn value(text: &str) -> Value {
+    let parsed = toml::from_str::<TomlTable>(&format!("v = {text}")).ok().and_then(|mut t| t.remove("v"));
+    parsed.filter(|v| !v.is_datetime()).unwrap_or_else(|| Value::String(text.to_owned()))
+}
+
+/// Puts a value at a path; a part matches an existing key without regard to case and dashes.
+fn lay_over(table: &mut TomlTable, parts: &[&str], value: Value) -> bool {
+    let Some((first, rest)) = parts.split_first() else { return false };
+    if first.is_empty() {
+        return false;
+    }
+    let plain = |s: &str| s.to_ascii_lowercase().replace('-', "_");
+    let key = table.keys().find(|k| plain(k) == plain(first)).cloned().unwrap_or_else(|| first.to_ascii_lowercase());
+    if rest.is_empty() {
+        table.insert(key, value);
+        return true;
+    }
+    let below = table.entry(key).or_insert_with(|| Value::Table(TomlTable::new()));
+    below.as_table_mut().is_some_and(|t| lay_over(t, rest, value))
+}
+
+struct Checker<'a> {
+    source: &'a Source,
+    warnings: Vec<String>,
+}
+
+impl Checker<'_> {
+    /// An error at the first place where `needle` stands below the header `section`.
+    fn invalid(&self, section: &str, needle: &str, what: String, hint: impl Into<String>) -> ConfigError {
+        let text = &self.source.text;
+        let base = text.find(&format!("[{section}]")).unwrap_or(0);
+        let at = text[base..].find(needle).map(|i| base + i).or((base > 0).then_some(base));
+        ConfigError::Invalid { place: self.source.place(at), what, hint: hint.into() }
+    }
+
+    fn config(mut self, raw: Raw) -> Result<Config, ConfigError> {
+        let base = self.source.path.parent().map(Path::to_owned).unwrap_or_default();
+        let folder = raw.catalog.as_ref().map(|f| base.join(f));
+        let provider = catalog::load(folder.as_deref())?;
+        let mut apps = BTreeMap::new();
+        for (name, app) in raw.apps {
+            let app = self.app(&provider, name.clone(), app)?;
+            apps.insert(name, app);
+        }
+        for (name, granularity) in &raw.partitions {
+            let resource = provider.resource(name.as_str()).ok_or_else(|| self.no_resource(&provider, "partitions", name))?;
+            Table::new(&provider.name, resource, Some(*granularity))
+                .map_err(|what| self.invalid("partitions", name.as_str(), what, "choose another granularity"))?;
+        }
+        let default_tenant = self.tenant(&provider, &apps, "defaults", &raw.defaults, &RawTenant::default())?;
+        let mut tenants = BTreeMap::new();
+        for (name, tenant) in &raw.tenants {
+            let checked = self.tenant(&provider, &apps, &format!("tenants.{name}"), tenant, &raw.defaults)?;
+            tenants.insert(name.clone(), checked);
+        }
+        let time = |key: &str, text: &str| {
+            duration(text).ok_or_else(|| {
+                self.invalid("sync", key, format!("`{key}` is no length of time"), "write it as 90s, 10m, 1h 30m or 30d")
+            })
+        };
+        if raw.sync.tenants_at_once == 0 || raw.sync.tenants_at_once > 1000 {
+            let what = "`tenants_at_once` must be from 1 to 1000".to_owned();
+            return Err(self.invalid("sync", "tenants_at_once", what, "8 is the default"));
+        }
+        // A path is meant from where the file stands, not from where the program was started.
+        let place = |url: String| {
+            if url.contains("://") || base.as_os_str().is_empty() { url } else { base.join(url).to_string_lossy().into_owned() }
+        };
+        Ok(Config {
+            overlap: time("overlap", &raw.sync.overlap)?,
+            safety_lag: time("safety_lag", &raw.sync.safety_lag)?,
+            refresh_margin: time("refresh_margin", &raw.sync.refresh_margin)?,
+            quarantine_keep: time("quarantine_keep", &raw.sync.quarantine_keep)?,
+            tenants_at_once: raw.sync.tenants_at_once,
+            path: self.source.path.clone(),
+            lake: place(raw.lake),
+            state: place(raw.state),
+            scratch: raw.scratch.map_or_else(std::env::temp_dir, |s| base.join(s)),
+            vault_key: match raw.vault.key {
+                SecretSource::File(f) => SecretSource::File(base.join(f)),
+                other => other,
+            },
+            provider,
+            apps,
+            tenants,
+            default_tenant,
+            partitions: raw.partitions,
+            warnings: self.warnings,
+        })
+    }
+
+    fn no_resource(&self, provider: &Provider, section: &str, name: &ResourceName) -> ConfigError {
+        let near = scopes::nearest(name.as_str(), provider.resources.iter().map(|r| r.name.as_str()));
+        let hint = near.map_or_else(|| "`hirelake catalog` lists them".to_owned(), |n| format!("did you mean `{n}`?"));
+        self.invalid(section, name.as_str(), format!("there is no resource `{name}`"), hint)
+    }
+
+    fn tenant(
+        &self,
+        provider: &Provider,
+        apps: &BTreeMap<AppName, App>,
+        section: &str,
+        own: &RawTenant,
+        defaults: &RawTenant,
+    ) -> Result<TenantConfig, ConfigError> {
+        let app = own.app.clone().or_else(|| defaults.app.clone());
+        if let Some(app) = app.as_ref().filter(|a| !apps.contains_key(*a)) {
+            let hint = format!("add [apps.{app}], or name one of: {}", apps.keys().map(AppName::as_str).collect::<Vec<_>>().join(", "));
+            return Err(self.invalid(section, "app", format!("there is no app `{app}`"), hint));
+        }
+        let app = app.or_else(|| if apps.len() == 1 { apps.keys().next().cloned() } else { None });
+        let named = own.resources.as_ref().or(defaults.resources.as_ref());
+        for name in named.into_iter().flatten() {
+            if provider.resource(name.as_str()).is_none() {
+                return Err(self.no_resource(provider, section, name));
+            }
+        }
+        let resources = provider
+            .resources
+            .iter()
+            .filter(|r| named.map_or(r.default, |n| n.contains(&r.name)))
+            .map(|r| r.name.clone())
+            .collect();
+        let rate = own.rate.or(defaults.rate).unwrap_or(provider.rate);
+        if !(rate.per_second > 0.0 && rate.per_second <= 100_000.0 && (1..=100_000).contains(&rate.burst)) {
+            let what = "`rate` needs per_second above 0 and a burst of at least 1".to_owned();
+            return Err(self.invalid(section, "rate", what, "such as rate = { per_second = 10.0, burst = 15 }"));
+        }
+        Ok(TenantConfig {
+            app,
+            resources,
+            resources_named: named.is_some(),
+            on_delete: own.on_delete.or(defaults.on_delete).unwrap_or(OnDelete::Redact),
+            rate,
+        })
+    }
+
+    fn app(&mut self, provider: &Provider, name: AppName, raw: RawApp) -> Result<App, ConfigError> {
+        let section = format!("apps.{name}");
+        let facts = provider.endpoints(raw.environment);
+        let endpoints = Endpoints {
+            api_base: raw.api_base.unwrap_or_else(|| facts.api_base.clone()),
+            authorize: raw.authorize.unwrap_or_else(|| facts.authorize.clone()),
+            token: raw.token.unwrap_or_else(|| facts.token.clone()),
+            revoke: raw.revoke.or_else(|| facts.revoke.clone()),
+            audience: raw.audience.unwrap_or_else(|| facts.audience.clone()),
+            hosts: raw.hosts.unwrap_or_else(|| facts.hosts.clone()),
+        };
+        let other = match raw.environment {
+            Environment::Production => &provider.sandbox,
+            Environment::Sandbox => &provider.production,
+        };
+        for (key, url, others) in [
+            ("api_base", &endpoints.api_base, &other.api_base),
+            ("authorize", &endpoints.authorize, &other.authorize),
+            ("token", &endpoints.token, &other.token),
+        ] {
+            if url.host_str() == others.host_str() {
+                return Err(self.invalid(
+                    &section,
+                    key,
+                    format!("app {name} is of the environment `{}`, but its {key} is on {}, which is of the other one", raw.environment, url.host_str().unwrap_or_default()),
+                    "tokens of one environment are refused by the other: change `environment`, or leave the hosts out",
+                ));
+            }
+            let sandboxed = raw.environment == Environment::Sandbox && is_loopback(url);
+            if url.scheme() != "https" && !sandboxed {
+                return Err(self.invalid(
+                    &section,
+                    key,
+                    format!("app {name}: {key} is plain {}", url.scheme()),
+                    "only https is used, but for a sandbox app on this machine's loopback address",
+                ));
+            }
+        }
+        for uri in &raw.redirect_uris {
+            if uri.scheme() != "https" && raw.environment == Environment::Production {
+                return Err(self.invalid(
+                    &section,
+                    "redirect_uris",
+                    format!("app {name}: the callback {uri} is not https"),
+                    "the provider takes http callbacks in its sandbox only; register an https one (`hirelake connect` lets you paste the address it ends on)",
+                ));
+            }
+        }
+        if !endpoints.audience.ends_with('/') {
+            return Err(self.invalid(
+                &section,
+                "audience",
+                format!("app {name}: the audience does not end in a slash"),
+                format!("without it the consent page offers only `{}`", provider.oauth.offline_scope),
+            ));
+        }
+        let scopes = match raw.scopes.as_deref().map(|s| scopes::parse(provider, s)).transpose() {
+            Ok(scopes) => scopes,
+            Err(e) => {
+                let text = e.to_string();
+                return Err(self.invalid(&section, "scopes", format!("app {name}: {}", first_line(&text)), hint_line(&text)));
+            }
+        };
+        self.warnings.extend(scopes.iter().flat_map(|s| &s.mended).map(|m| format!("app {name}: {m}")));
+        Ok(App {
+            name,
+            environment: raw.environment,
+            client_id: raw.client_id,
+            client_secret: raw.client_secret,
+            redirect_uris: raw.redirect_uris,
+            endpoints,
+            scopes,
+        })
+    }
+}

@@ -1,0 +1,312 @@
+//! The gate of one tenant: a token bucket, a pause, and a queue that serves the most urgent first.
+//!
+//! `governor` decides when a permit is free; we sleep on tokio's time (its own waiting runs on another timer). Whoever
+//! waits longest leads: the leader waits for the next permit and hands it to the most urgent of all who wait, itself or
+//! another, so that chains of pages with most left to read go first and all end together.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use governor::middleware::NoOpMiddleware;
+use governor::state::{InMemoryState, NotKeyed};
+use governor::{Quota, RateLimiter};
+use tokio::sync::oneshot;
+
+use crate::catalog::Rate;
+use crate::clock::Clock;
+
+/// Each doubling halves the pace; 16 is below one request a second at Lever's rate.
+const MOST_CELLS: u32 = 16;
+/// How long without a refusal until the pace doubles again.
+const RECOVER: Duration = Duration::from_secs(30);
+
+/// Who goes first; larger is more urgent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Priority(pub u32);
+
+/// What a gate has seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Pace {
+    /// Permits handed out: requests made, retries included.
+    pub requests: u64,
+    /// Answers 429.
+    pub refused: u64,
+    /// Tasks that wait for a permit now.
+    pub waiting: usize,
+    /// A smoothed round trip.
+    pub latency: Duration,
+}
+
+type Limiter = RateLimiter<NotKeyed, InMemoryState, Clock, NoOpMiddleware<Duration>>;
+
+/// The permits of one tenant.
+#[derive(Debug)]
+pub struct Gate {
+    clock: Clock,
+    rate: Rate,
+    limiter: Limiter,
+    /// Milliseconds of the clock before which nobody gets a permit.
+    not_before: AtomicU64,
+    /// Cells that one request takes: 1 at full pace.
+    cells: AtomicU32,
+    /// Milliseconds of the clock at which the pace was last changed.
+    paced_at: AtomicU64,
+    queue: Mutex<Queue>,
+    leader: tokio::sync::Mutex<()>,
+    requests: AtomicU64,
+    refused: AtomicU64,
+    latency_us: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    /// Most urgent last; of equals, the first comer last.
+    waiting: BTreeMap<(Priority, std::cmp::Reverse<u64>), oneshot::Sender<()>>,
+    comers: u64,
+}
+
+impl Gate {
+    /// A full bucket of `rate`. A rate that is not above zero, or a burst of zero, count as 1.
+    #[must_use]
+    pub fn new(clock: Clock, rate: Rate) -> Self {
+        let per_second = if rate.per_second > 0.0 { rate.per_second } else { 1.0 };
+        let period = Duration::from_secs_f64(1.0 / per_second).max(Duration::from_nanos(1));
+        let burst = NonZeroU32::new(rate.burst).unwrap_or(NonZeroU32::MIN);
+        let quota = Quota::with_period(period).unwrap_or(Quota::per_second(NonZeroU32::MIN)).allow_burst(burst);
+        Self {
+            clock,
+            rate,
+            limiter: RateLimiter::direct_with_clock(quota, clock),
+            not_before: AtomicU64::new(0),
+            cells: AtomicU32::new(1),
+            paced_at: AtomicU64::new(0),
+            queue: Mutex::default(),
+            leader: tokio::sync::Mutex::new(()),
+            requests: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            latency_us: AtomicU64::new(0),
+        }
+    }
+
+    /// The rate that it keeps.
+    #[must_use]
+    pub fn rate(&self) -> Rate {
+        self.rate
+    }
+
+    /// What it has seen so far.
+    #[must_use]
+    pub fn pace(&self) -> Pace {
+        Pace {
+            requests: self.requests.load(Ordering::Relaxed),
+            refused: self.refused.load(Ordering::Relaxed),
+            waiting: self.queue().waiting.len(),
+            latency: Duration::from_micros(self.latency_us.load(Ordering::Relaxed)),
+        }
+    }
+
+    /// How many requests must be under way at once for the bucket to be the bottleneck at the latency seen, and one more.
+    /// Before anything was seen: 4, enough for 300 ms at 10 requests/s.
+    #[must_use]
+    pub fn chains(&self) -> usize {
+        let latency = self.pace().latency;
+        if latency.is_zero() {
+            return 4;
+        }
+        let needed = (latency.as_secs_f64() * self.rate.per_second).ceil();
+        // 32 pages in flight are 64 MB at the very worst; a provider that needs more is slower than its own limit.
+        (needed as usize + 1).clamp(2, 32)
+    }
+
+    fn queue(&self) -> std::sync::MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.clock.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Waits for a permit. Dropping the future gives up the place.
+    pub async fn permit(&self, priority: Priority) {
+        let (sender, mut mine) = oneshot::channel();
+        {
+            let mut queue = self.queue();
+            queue.comers += 1;
+            let comer = queue.comers;
+            queue.waiting.insert((priority, std::cmp::Reverse(comer)), sender);
+        }
+        tokio::select! {
+            biased;
+            _ = &mut mine => return,
+            _lead = self.leader.lock() => {
+                while mine.try_recv().is_err() {
+                    self.free().await;
+                    // Someone who gave up is passed over, and the permit goes to the next.
+                    while let Some((_, next)) = { let top = self.queue().waiting.pop_last(); top } {
+                        if next.send(()).is_ok() {
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+        self.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Waits until the bucket and the pause let one request through, and takes it.
+    async fn free(&self) {
+        loop {
+            let now = self.now_ms();
+            let until = self.not_before.load(Ordering::Acquire);
+            if now < until {
+                tokio::time::sleep(Duration::from_millis(until - now)).await;
+                continue;
+            }
+            self.recover(now);
+            let cells = NonZeroU32::new(self.cells.load(Ordering::Relaxed)).unwrap_or(NonZeroU32::MIN);
+            match self.limiter.check_n(cells) {
+                Ok(Ok(())) if self.now_ms() >= self.not_before.load(Ordering::Acquire) => return,
+                // A pause came in between.
+                Ok(Ok(())) => {}
+                Ok(Err(not_yet)) => {
+                    let wait = not_yet.wait_time_from(self.clock.elapsed());
+                    tokio::time::sleep(wait.max(Duration::from_micros(100))).await;
+                }
+                // More cells than the bucket holds: one is always held.
+                Err(_) => self.cells.store(1, Ordering::Relaxed),
+            }
+        }
+    }
+
+    /// Nobody gets a permit for `pause` from now.
+    pub fn pause(&self, pause: Duration) {
+        let until = self.now_ms().saturating_add(u64::try_from(pause.as_millis()).unwrap_or(u64::MAX));
+        self.not_before.fetch_max(until, Ordering::AcqRel);
+    }
+
+    /// The provider said 429: the pace is halved. A burst of refusals within a second counts once.
+    pub fn refused(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        let now = self.now_ms();
+        if now.saturating_sub(self.paced_at.swap(now, Ordering::AcqRel)) < 1000 && self.cells.load(Ordering::Relaxed) > 1 {
+            return;
+        }
+        let most = MOST_CELLS.min(self.rate.burst.max(1));
+        let cells = self.cells.load(Ordering::Relaxed).saturating_mul(2).min(most);
+        self.cells.store(cells, Ordering::Relaxed);
+    }
+
+    fn recover(&self, now: u64) {
+        let cells = self.cells.load(Ordering::Relaxed);
+        let calm = now.saturating_sub(self.paced_at.load(Ordering::Acquire));
+        if cells > 1 && u128::from(calm) >= RECOVER.as_millis() {
+            self.paced_at.store(now, Ordering::Release);
+            self.cells.store(cells / 2, Ordering::Relaxed);
+        }
+    }
+
+    /// An answer was complete `latency` after its permit. A lower reading counts more than a higher one, so that one slow
+    /// answer does not multiply the chains.
+    pub fn answered(&self, latency: Duration) {
+        let seen = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX).max(1);
+        let old = self.latency_us.load(Ordering::Relaxed);
+        let new = match old {
+            0 => seen,
+            _ if seen < old => (old + seen * 3) / 4,
+            _ => (old * 15 + seen) / 16,
+        };
+        self.latency_us.store(new, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    fn gate(per_second: f64, burst: u32) -> Arc<Gate> {
+        Arc::new(Gate::new(Clock::system(), Rate { per_second, burst }))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_rate_is_kept_and_reached() {
+        let gate = gate(10.0, 5);
+        let mut tasks = tokio::task::JoinSet::new();
+        for _ in 0..8 {
+            let gate = gate.clone();
+            tasks.spawn(async move {
+                let mut at = Vec::new();
+                for _ in 0..25 {
+                    gate.permit(Priority(0)).await;
+                    at.push(gate.clock.elapsed().as_millis());
+                }
+                at
+            });
+        }
+        let mut at: Vec<u128> = tasks.join_all().await.into_iter().flatten().collect();
+        at.sort_unstable();
+        for (i, t) in at.iter().enumerate() {
+            let within = at[i..].iter().take_while(|u| *u - t < 1000).count();
+            assert!(within <= 15, "{within} permits within a second of {t} ms");
+        }
+        let ideal = (200 - 5) * 100;
+        assert!((ideal..ideal + 100).contains(at.last().unwrap()), "the last of 200 came at {} ms", at.last().unwrap());
+        assert_eq!(gate.pace().requests, 200);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_holds_everybody_and_a_refusal_halves_the_pace_until_calm() {
+        let gate = gate(10.0, 10);
+        gate.permit(Priority(0)).await;
+        gate.pause(Duration::from_secs(7));
+        gate.refused();
+        gate.refused();
+        let began = gate.clock.elapsed();
+        gate.permit(Priority(0)).await;
+        assert!(gate.clock.elapsed() - began >= Duration::from_secs(7));
+        for _ in 0..10 {
+            gate.permit(Priority(0)).await;
+        }
+        let slow = gate.clock.elapsed();
+        for _ in 0..10 {
+            gate.permit(Priority(0)).await;
+        }
+        assert_eq!((gate.clock.elapsed() - slow).as_millis().div_ceil(100), 20);
+        tokio::time::advance(RECOVER).await;
+        for _ in 0..20 {
+            gate.permit(Priority(0)).await;
+        }
+        let fast = gate.clock.elapsed();
+        for _ in 0..10 {
+            gate.permit(Priority(0)).await;
+        }
+        assert_eq!((gate.clock.elapsed() - fast).as_millis().div_ceil(100), 10);
+        assert_eq!(gate.pace().refused, 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_most_urgent_goes_first_and_one_who_gives_up_costs_nothing() {
+        let gate = gate(1.0, 1);
+        gate.permit(Priority(0)).await;
+        let (sender, mut order) = tokio::sync::mpsc::unbounded_channel();
+        let mut tasks = tokio::task::JoinSet::new();
+        for priority in [1, 5, 3] {
+            let (gate, sender) = (gate.clone(), sender.clone());
+            tasks.spawn(async move {
+                gate.permit(Priority(priority)).await;
+                sender.send(priority).unwrap();
+            });
+            tokio::task::yield_now().await;
+        }
+        let quitter = tokio::time::timeout(Duration::from_millis(10), gate.permit(Priority(9))).await;
+        assert!(quitter.is_err());
+        tasks.join_all().await;
+        let seen: Vec<u32> = std::iter::from_fn(|| order.try_recv().ok()).collect();
+        assert_eq!(seen, [5, 3, 1]);
+        assert!(gate.clock.elapsed() <= Duration::from_millis(3100), "{:?}", gate.clock.elapsed());
+    }
+}

@@ -1,0 +1,543 @@
+//! One polite request: permit → attempt → classify → wait.
+//!
+//! Guarantees: every attempt, retries included, pays a permit of the tenant's [`Gate`]; attempts *and* total time are bounded,
+//! bodies too; `Retry-After` pauses the whole tenant; a redirect is followed by hand, inside the provider's hosts only, and a
+//! credential never goes anywhere else; `https` only, but for loopback. No query, header or body ever stands in an error.
+//! Knows no OAuth: who calls brings the header.
+
+mod gate;
+mod retry;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use url::Url;
+
+pub use gate::{Gate, Pace, Priority};
+
+use crate::catalog::is_loopback;
+use crate::clock::{Clock, Timestamp};
+use crate::secret::Secret;
+
+/// How long a connection may take: a data centre answers in milliseconds, a proxy in a second or two.
+const CONNECT: Duration = Duration::from_secs(10);
+/// How long the head of an answer may take: the provider's slowest listings take a few seconds.
+const HEAD: Duration = Duration::from_secs(60);
+/// How long a whole body may take: 10 MB at 1 Mbit/s.
+const BODY: Duration = Duration::from_secs(90);
+/// Redirects followed for one request: one move of a data centre, and one more.
+const HOPS: u32 = 3;
+/// The longest `Retry-After` that is waited for; a longer one fails the request with its own words.
+const LONGEST_PAUSE: Duration = Duration::from_secs(600);
+
+/// Bounds of one request, retries included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Budget {
+    /// Attempts, at least 1.
+    pub attempts: u32,
+    /// Time from the first attempt to the last answer, waits included.
+    pub total: Duration,
+    /// Largest body in bytes.
+    pub body_bytes: usize,
+}
+
+impl Budget {
+    /// For pages of records: 100 records with their forms are well below 16 MiB; an outage of some minutes is survived.
+    pub const PAGE: Self = Self { attempts: 8, total: Duration::from_secs(300), body_bytes: 64 << 20 };
+}
+
+/// What an `Authorization` header says.
+#[derive(Debug, Clone)]
+pub enum Credential {
+    /// `Bearer TOKEN`.
+    Bearer(Secret),
+    /// `Basic base64(KEY:)`: an API key as the user, no password.
+    ApiKey(Secret),
+}
+
+/// One request to be made.
+#[derive(Debug, Clone)]
+pub struct Call<'a> {
+    /// `GET` or `POST`.
+    pub method: Method<'a>,
+    /// Without a query.
+    pub url: &'a Url,
+    /// Parameters, encoded by the client: values go out exactly once encoded, whatever they look like.
+    pub query: &'a [(String, String)],
+    /// Who asks.
+    pub credential: Option<&'a Credential>,
+    /// Hosts to which a redirect may lead.
+    pub hosts: &'a [String],
+    /// Who gets the next permit first.
+    pub priority: Priority,
+}
+
+/// What is done.
+#[derive(Debug, Clone, Copy)]
+pub enum Method<'a> {
+    /// Read.
+    Get,
+    /// Send a form.
+    PostForm(&'a [(&'a str, &'a str)]),
+}
+
+impl Method<'_> {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::PostForm(_) => "POST",
+        }
+    }
+}
+
+/// An answer that came whole.
+#[derive(Clone)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: u16,
+    /// The provider's own clock (`Date`), where it says.
+    pub date: Option<Timestamp>,
+    /// What `Retry-After` asks for.
+    pub retry_after: Option<Duration>,
+    /// The body.
+    pub body: Bytes,
+    /// When it was complete, by our clock.
+    pub received: Timestamp,
+    /// Attempts made, this one included.
+    pub attempts: u32,
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Bodies are records or tokens.
+        f.debug_struct("Answer").field("status", &self.status).field("bytes", &self.body.len()).finish_non_exhaustive()
+    }
+}
+
+/// Why a request failed. The address is without its query.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{method} {address} failed at attempt {attempt} of {attempts} after {:.1} s: {cause}", .elapsed.as_secs_f64())]
+pub struct HttpError {
+    /// `GET` or `POST`.
+    pub method: &'static str,
+    /// Scheme, host and path.
+    pub address: String,
+    /// The last attempt made, from 1.
+    pub attempt: u32,
+    /// How many were allowed.
+    pub attempts: u32,
+    /// Since the request began.
+    pub elapsed: Duration,
+    /// What the last attempt met.
+    pub cause: Cause,
+}
+
+/// What an attempt met.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Cause {
+    /// No connection came about, so the server saw nothing.
+    #[error("no connection could be made ({0})")]
+    Unreachable(String),
+    /// The request was sent, or may have been, and no whole answer came.
+    #[error("the answer was lost ({0})")]
+    Lost(String),
+    /// Too slow.
+    #[error("no {part} within {limit_s} s")]
+    TimedOut {
+        /// `answer` or `whole body`.
+        part: &'static str,
+        /// The limit.
+        limit_s: u64,
+    },
+    /// The body is larger than the budget allows.
+    #[error("the body is larger than {limit_bytes} bytes")]
+    TooLarge {
+        /// The limit.
+        limit_bytes: usize,
+    },
+    /// An answer that means "later".
+    #[error("status {0}")]
+    Status(u16),
+    /// 200, but not what was asked for.
+    #[error("the answer makes no sense ({0})")]
+    Nonsense(String),
+    /// A redirect out of the provider's hosts.
+    #[error("it was redirected to {host}, which is not one of the provider's hosts")]
+    RedirectOutside {
+        /// Where to.
+        host: String,
+    },
+    /// Too many redirects, or one without an address.
+    #[error("its redirects lead nowhere")]
+    RedirectLoop,
+    /// Plain `http` to something that is not this machine.
+    #[error("plain http is only used on this machine's own loopback address")]
+    PlainHttp,
+    /// The pause asked for is longer than we wait.
+    #[error("the server asks for a pause of {0} s")]
+    PauseTooLong(u64),
+}
+
+impl Cause {
+    /// Whether the server may have acted on the request.
+    #[must_use]
+    pub fn may_have_reached(&self) -> bool {
+        !matches!(self, Self::Unreachable(_) | Self::PlainHttp)
+    }
+    /// Whether another attempt makes sense.
+    #[must_use]
+    fn is_transient(&self) -> bool {
+        match self {
+            Self::Unreachable(_) | Self::Lost(_) | Self::TimedOut { .. } | Self::Status(_) | Self::Nonsense(_) => true,
+            Self::TooLarge { .. }
+            | Self::RedirectOutside { .. }
+            | Self::RedirectLoop
+            | Self::PlainHttp
+            | Self::PauseTooLong(_) => false,
+        }
+    }
+}
+
+/// What a status means for a read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Meaning {
+    /// Done.
+    Fine,
+    /// Look at `Location`.
+    Moved,
+    /// Again, later.
+    Later,
+    /// The credential is missing, wrong or expired.
+    Unauthorized,
+    /// Not granted.
+    Forbidden,
+    /// Not there.
+    NotFound,
+    /// The request itself is at fault.
+    Refused,
+}
+
+/// What the provider's statuses mean (reference 3.5).
+#[must_use]
+pub fn meaning(status: u16) -> Meaning {
+    match status {
+        200..=299 => Meaning::Fine,
+        301 | 302 | 303 | 307 | 308 => Meaning::Moved,
+        401 => Meaning::Unauthorized,
+        403 => Meaning::Forbidden,
+        404 | 410 => Meaning::NotFound,
+        408 | 425 | 429 | 500 | 502 | 503 | 504 => Meaning::Later,
+        501 | 505..=599 => Meaning::Later,
+        _ => Meaning::Refused,
+    }
+}
+
+/// What the caller says of an answer.
+#[derive(Debug)]
+pub enum Judged<T> {
+    /// It is good.
+    Take(T),
+    /// It makes no sense (such as HTML under a 200): try again within the budget. The sentence must not quote the body.
+    Again(String),
+}
+
+/// Makes requests. Cheap to clone; clones share their connections.
+#[derive(Debug, Clone)]
+pub struct Client {
+    inner: reqwest::Client,
+    clock: Clock,
+}
+
+impl Client {
+    /// A client with nothing but a user agent.
+    ///
+    /// # Errors
+    ///
+    /// When the machine's certificates cannot be read.
+    pub fn new(clock: Clock) -> Result<Self, reqwest::Error> {
+        let inner = reqwest::Client::builder()
+            .user_agent(concat!("hirelake/", env!("CARGO_PKG_VERSION")))
+            .redirect(reqwest::redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .connect_timeout(CONNECT)
+            .pool_idle_timeout(Duration::from_secs(20))
+            .tcp_nodelay(true)
+            .build()?;
+        Ok(Self { inner, clock })
+    }
+
+    /// The clock that stamps its answers.
+    #[must_use]
+    pub fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    /// Makes the request, again where that can help. An answer that means neither "later" nor "elsewhere" goes to `judge`,
+    /// whatever its status.
+    ///
+    /// # Errors
+    ///
+    /// [`HttpError`] when the budget is spent, or trying again cannot help.
+    pub async fn send<T>(
+        &self,
+        gate: &Gate,
+        budget: &Budget,
+        call: &Call<'_>,
+        mut judge: impl FnMut(Answer) -> Judged<T>,
+    ) -> Result<T, HttpError> {
+        let began = self.clock.elapsed();
+        let mut waits = retry::Waits::new(self.clock);
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let (cause, retry_after) = match self.attempt(gate, budget, call, attempt).await {
+                Ok(answer) if meaning(answer.status) == Meaning::Later => {
+                    (Cause::Status(answer.status), answer.retry_after)
+                }
+                Ok(answer) => match judge(answer) {
+                    Judged::Take(value) => return Ok(value),
+                    Judged::Again(why) => (Cause::Nonsense(why), None),
+                },
+                Err(cause) => (cause, None),
+            };
+            let elapsed = self.clock.elapsed().saturating_sub(began);
+            let fail = |cause| HttpError {
+                method: call.method.word(),
+                address: address(call.url),
+                attempt,
+                attempts: budget.attempts,
+                elapsed,
+                cause,
+            };
+            if cause == Cause::Status(429) {
+                gate.refused();
+            }
+            let wait = match retry_after {
+                Some(pause) if pause > LONGEST_PAUSE => return Err(fail(Cause::PauseTooLong(pause.as_secs()))),
+                Some(pause) => {
+                    // The tenant pauses, not only this request.
+                    let pause = retry::with_jitter(pause);
+                    gate.pause(pause);
+                    pause.max(waits.next(&cause))
+                }
+                None => waits.next(&cause),
+            };
+            if !cause.is_transient() || attempt >= budget.attempts || elapsed + wait > budget.total {
+                return Err(fail(cause));
+            }
+            tracing::debug!(method = call.method.word(), address = address(call.url), attempt, cause = %cause, wait_ms = wait.as_millis() as u64, "trying again");
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    async fn attempt(&self, gate: &Gate, budget: &Budget, call: &Call<'_>, attempts: u32) -> Result<Answer, Cause> {
+        let mut url = call.url.clone();
+        if !call.query.is_empty() {
+            url.query_pairs_mut().extend_pairs(call.query);
+        }
+        for _ in 0..=HOPS {
+            if !is_safe(&url) {
+                return Err(Cause::PlainHttp);
+            }
+            gate.permit(call.priority).await;
+            let sent = self.clock.elapsed();
+            let mut request = match call.method {
+                Method::Get => self.inner.get(url.clone()),
+                Method::PostForm(form) => self.inner.post(url.clone()).form(form),
+            };
+            request = request.header(reqwest::header::ACCEPT, "application/json");
+            request = match call.credential {
+                None => request,
+                Some(Credential::Bearer(token)) => request.bearer_auth(token.expose()),
+                Some(Credential::ApiKey(key)) => request.basic_auth(key.expose(), Some("")),
+            };
+            let timed_out = |part, limit: Duration| Cause::TimedOut { part, limit_s: limit.as_secs() };
+            let response = tokio::time::timeout(HEAD, request.send())
+                .await
+                .map_err(|_| timed_out("answer", HEAD))?
+                .map_err(|e| transport(&e))?;
+            let status = response.status().as_u16();
+            if meaning(status) == Meaning::Moved {
+                let location = response.headers().get(reqwest::header::LOCATION).and_then(|l| l.to_str().ok());
+                let next = location.and_then(|l| url.join(l).ok()).ok_or(Cause::RedirectLoop)?;
+                if !is_inside(&next, call.url, call.hosts) {
+                    let host = next.host_str().unwrap_or("nowhere").chars().take(100).collect();
+                    return Err(Cause::RedirectOutside { host });
+                }
+                tracing::info!(from = url.host_str(), to = next.host_str(), "following a redirect inside the provider's hosts");
+                url = next;
+                continue;
+            }
+            let date = header_date(response.headers(), reqwest::header::DATE);
+            let retry_after = self.retry_after(response.headers());
+            let body = tokio::time::timeout(BODY, read_body(response, budget.body_bytes))
+                .await
+                .map_err(|_| timed_out("whole body", BODY))??;
+            gate.answered(self.clock.elapsed().saturating_sub(sent));
+            return Ok(Answer { status, date, retry_after, body, received: self.clock.now(), attempts });
+        }
+        Err(Cause::RedirectLoop)
+    }
+
+    fn retry_after(&self, headers: &reqwest::header::HeaderMap) -> Option<Duration> {
+        let value = headers.get(reqwest::header::RETRY_AFTER)?.to_str().ok()?.trim();
+        if let Ok(seconds) = value.parse::<u64>() {
+            return Some(Duration::from_secs(seconds));
+        }
+        let at = httpdate::parse_http_date(value).ok().map(Timestamp::from_system)?;
+        // A date is the server's: compare it with the server's own clock where it tells.
+        let now = header_date(headers, reqwest::header::DATE).unwrap_or_else(|| self.clock.now());
+        Some(at.since(now))
+    }
+}
+
+async fn read_body(mut response: reqwest::Response, limit_bytes: usize) -> Result<Bytes, Cause> {
+    if response.content_length().is_some_and(|n| n > limit_bytes as u64) {
+        return Err(Cause::TooLarge { limit_bytes });
+    }
+    let mut body = BytesMut::new();
+    while let Some(chunk) = response.chunk().await.map_err(|e| transport(&e))? {
+        if body.len() + chunk.len() > limit_bytes {
+            return Err(Cause::TooLarge { limit_bytes });
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body.freeze())
+}
+
+/// Scheme, host and path: what may be printed of a URL.
+#[must_use]
+pub fn address(url: &Url) -> String {
+    let port = url.port().map(|p| format!(":{p}")).unwrap_or_default();
+    format!("{}://{}{port}{}", url.scheme(), url.host_str().unwrap_or_default(), url.path())
+}
+
+fn is_safe(url: &Url) -> bool {
+    url.scheme() == "https" || (url.scheme() == "http" && is_loopback(url))
+}
+
+/// Whether a redirect from `origin` to `next` stays with the provider. A loopback origin (the sandbox) may only lead to
+/// itself.
+fn is_inside(next: &Url, origin: &Url, hosts: &[String]) -> bool {
+    if is_loopback(origin) {
+        return next.origin() == origin.origin();
+    }
+    let Some(host) = next.host_str() else { return false };
+    next.scheme() == "https"
+        && hosts.iter().any(|allowed| {
+            host == allowed || host.strip_suffix(allowed.as_str()).is_some_and(|rest| rest.ends_with('.'))
+        })
+}
+
+fn header_date(headers: &reqwest::header::HeaderMap, name: reqwest::header::HeaderName) -> Option<Timestamp> {
+    let text = headers.get(name)?.to_str().ok()?;
+    httpdate::parse_http_date(text).ok().map(Timestamp::from_system)
+}
+
+/// What a transport error was, in words that cannot hold a URL or a body.
+fn transport(e: &reqwest::Error) -> Cause {
+    let mut words = Vec::new();
+    let mut source = std::error::Error::source(e);
+    while let Some(cause) = source {
+        let text = cause.to_string();
+        if !words.contains(&text) && !text.contains("://") {
+            words.push(text);
+        }
+        source = cause.source();
+    }
+    let words = if words.is_empty() { "connection closed".to_owned() } else { words.join(": ") };
+    if e.is_connect() { Cause::Unreachable(words) } else { Cause::Lost(words) }
+}
+
+/// A client and a gate for one tenant, shared by all its tasks.
+#[derive(Debug, Clone)]
+pub struct Line {
+    /// Makes the requests.
+    pub client: Client,
+    /// Hands out the permits.
+    pub gate: Arc<Gate>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url(text: &str) -> Url {
+        Url::parse(text).unwrap()
+    }
+
+    #[test]
+    fn a_credential_follows_a_redirect_only_inside_the_providers_hosts() {
+        let hosts = ["lever.co".to_owned(), "sandbox-lever.auth0.com".to_owned()];
+        let origin = url("https://api.lever.co/v1/users");
+        for (next, inside) in [
+            ("https://api.eu.lever.co/v1/users", true),
+            ("https://lever.co/", true),
+            ("http://api.lever.co/v1/users", false),
+            ("https://evil-lever.co/", false),
+            ("https://lever.co.evil.example/", false),
+            ("https://evil.example/lever.co", false),
+            ("https://127.0.0.1/", false),
+            ("https://x.auth0.com/", false),
+        ] {
+            assert_eq!(is_inside(&url(next), &origin, &hosts), inside, "{next}");
+        }
+        let sandbox = url("http://127.0.0.1:9000/v1/users");
+        assert!(is_inside(&url("http://127.0.0.1:9000/v2"), &sandbox, &hosts));
+        assert!(!is_inside(&url("http://127.0.0.1:9001/v1"), &sandbox, &hosts));
+        assert!(!is_inside(&url("https://api.lever.co/v1"), &sandbox, &hosts));
+    }
+
+    #[test]
+    fn plain_http_is_for_loopback() {
+        for (text, safe) in [
+            ("https://api.lever.co", true),
+            ("http://api.lever.co", false),
+            ("http://127.0.0.1:1", true),
+            ("http://[::1]:1", true),
+            ("http://localhost:1", true),
+            ("http://localhost.evil.example", false),
+            ("ftp://127.0.0.1", false),
+        ] {
+            assert_eq!(is_safe(&url(text)), safe, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_address_has_no_query() {
+        assert_eq!(address(&url("http://u:p@127.0.0.1:8/a/b?offset=canary#x")), "http://127.0.0.1:8/a/b");
+    }
+
+    #[test]
+    fn every_status_has_a_meaning() {
+        let all: Vec<_> = [200, 201, 204, 301, 308, 400, 401, 403, 404, 405, 408, 410, 422, 425, 429, 500, 501, 502, 503, 504, 520]
+            .into_iter()
+            .map(|s| format!("{s} {:?}", meaning(s)))
+            .collect();
+        insta::assert_snapshot!(all.join("\n"), @r"
+        200 Fine
+        201 Fine
+        204 Fine
+        301 Moved
+        308 Moved
+        400 Refused
+        401 Unauthorized
+        403 Forbidden
+        404 NotFound
+        405 Refused
+        408 Later
+        410 NotFound
+        422 Refused
+        425 Later
+        429 Later
+        500 Later
+        501 Later
+        502 Later
+        503 Later
+        504 Later
+        520 Later
+        ");
+    }
+}

@@ -1,0 +1,111 @@
+//! What a commit says: which windows of a resource are in the lake, and how the lake's files looked then.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Intervals, Window};
+use crate::catalog::Granularity;
+use crate::clock::Timestamp;
+use crate::names::RunId;
+use crate::store::Version;
+
+/// Why a commit was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CommitKind {
+    /// Windows of a first (or `--full`) load.
+    Load,
+    /// An increment, or a feed of deletions.
+    Increment,
+    /// A complete listing.
+    Listing,
+    /// `--from/--to`: planning ignores what it covered.
+    Backfill,
+    /// The table was laid anew, or brought forward to a newer catalogue.
+    Relay,
+}
+
+/// What is covered, by the filter that covered it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Covered {
+    /// By the first load's filter on the creation time.
+    #[serde(default, skip_serializing_if = "Intervals::is_empty")]
+    pub created: Intervals,
+    /// By the increments' filter on the change (or deletion) time.
+    #[serde(default, skip_serializing_if = "Intervals::is_empty")]
+    pub updated: Intervals,
+    /// When the last complete unfiltered listing began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub full: Option<Timestamp>,
+}
+
+/// A partition file as a commit left it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartitionFigures {
+    /// Rows, deleted ones included.
+    pub rows: u64,
+    /// Rows that live.
+    pub living: u64,
+    /// The file's version, size included; `None` when there is no file.
+    pub version: Option<Version>,
+}
+
+/// The newest commit of a resource is the whole truth about it: each is cumulative.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Commit {
+    /// The run that made it.
+    pub run: RunId,
+    /// Why it was made.
+    pub kind: CommitKind,
+    /// When the load began that `covered.created` or `covered.full` belongs to: increments begin there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load_started: Option<Timestamp>,
+    /// Whether that load is complete.
+    pub load_done: bool,
+    /// What is covered.
+    pub covered: Covered,
+    /// How the table is cut into files.
+    pub granularity: Granularity,
+    /// Hash of the table's column names and types.
+    pub schema: String,
+    /// Every file of the table, by its hive folder (empty for a table of one file).
+    pub partitions: BTreeMap<String, PartitionFigures>,
+    /// What a backfill read; informative.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backfilled: Option<Window>,
+}
+
+impl Commit {
+    /// A commit that covers nothing yet.
+    #[must_use]
+    pub fn empty(run: RunId, kind: CommitKind, granularity: Granularity, schema: String) -> Self {
+        Self {
+            run,
+            kind,
+            load_started: None,
+            load_done: false,
+            covered: Covered::default(),
+            granularity,
+            schema,
+            partitions: BTreeMap::new(),
+            backfilled: None,
+        }
+    }
+    /// Rows of all partitions, deleted ones included.
+    #[must_use]
+    pub fn rows(&self) -> u64 {
+        self.partitions.values().map(|p| p.rows).sum()
+    }
+    /// Living rows of all partitions.
+    #[must_use]
+    pub fn living(&self) -> u64 {
+        self.partitions.values().map(|p| p.living).sum()
+    }
+    /// Where the next increment begins (before the overlap is taken off): the end of what increments covered, or the start of
+    /// the load.
+    #[must_use]
+    pub fn cursor(&self) -> Option<Timestamp> {
+        self.covered.updated.end().max(self.load_started)
+    }
+}

@@ -1,0 +1,230 @@
+//! One line of numbered, create-only entries, the newest listing first.
+//!
+//! Names are the number counted down from a fixed width, so that a listing in name order begins with the newest. Every entry
+//! carries its writer's nonce: a retried create that had succeeded is answered "already exists", so the entry is read back
+//! before another writer is believed to have won.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use object_store::path::Path;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::StateError;
+use crate::clock::{Clock, Timestamp};
+use crate::store::{Created, Entry as Object, Store};
+
+/// Numbers run from 1 to this; 15 digits last for ever.
+const LAST: u64 = 999_999_999_999_999;
+/// How long an entry that is no longer the newest stays: long enough that an owner who slept cannot make an old number anew.
+const KEEP: Duration = Duration::from_secs(24 * 3600);
+/// An entry may be swept between the listing and the reading; so often is the listing repeated.
+const LOOKS: u32 = 5;
+
+/// One line of entries, such as the grants of one tenant.
+#[derive(Debug, Clone)]
+pub struct Line {
+    store: Store,
+    clock: Clock,
+    prefix: Path,
+}
+
+/// One entry.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry<T> {
+    /// Its number, from 1.
+    pub n: u64,
+    /// When its writer's clock said it was written.
+    pub at: Timestamp,
+    /// What it says.
+    pub body: T,
+}
+
+#[derive(Serialize)]
+struct WireOut<'a, T> {
+    n: u64,
+    nonce: uuid::Uuid,
+    at: Timestamp,
+    body: &'a T,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireIn<T> {
+    n: u64,
+    nonce: uuid::Uuid,
+    at: Timestamp,
+    body: T,
+}
+
+impl Line {
+    pub(super) fn new(store: Store, clock: Clock, prefix: Path) -> Self {
+        Self { store, clock, prefix }
+    }
+
+    fn path(&self, n: u64) -> Path {
+        self.prefix.clone().join(format!("{:015}.json", LAST.saturating_sub(n)))
+    }
+
+    /// The entries that stand, newest first, with their numbers.
+    async fn listing(&self) -> Result<Vec<(u64, Object)>, StateError> {
+        let mut found: Vec<(u64, Object)> = Vec::new();
+        for object in self.store.list(&self.prefix).await? {
+            let number = object.path.filename().and_then(|f| f.strip_suffix(".json")).filter(|f| f.len() == 15);
+            // Anything else in the folder is not ours to judge.
+            if let Some(n) = number.and_then(|f| f.parse::<u64>().ok()).and_then(|c| LAST.checked_sub(c)) {
+                found.push((n, object));
+            }
+        }
+        found.sort_by_key(|(n, _)| std::cmp::Reverse(*n));
+        Ok(found)
+    }
+
+    async fn read<T: DeserializeOwned>(&self, path: &Path, n: u64) -> Result<Option<WireIn<T>>, StateError> {
+        let Some(bytes) = self.store.get(path).await? else { return Ok(None) };
+        let corrupt = |why: String| StateError::Corrupt { path: path.to_string(), why };
+        let entry: WireIn<T> = serde_json::from_slice(&bytes).map_err(|e| {
+            // The position and the kind say enough; serde's own sentence could quote a value.
+            corrupt(format!("{} at line {}, column {}", kind(&e), e.line(), e.column()))
+        })?;
+        if entry.n != n {
+            return Err(corrupt(format!("it says that it is number {}, its name says {n}", entry.n)));
+        }
+        Ok(Some(entry))
+    }
+
+    /// The newest entry, `None` when the line is empty.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Corrupt`] when it does not parse; it is never skipped.
+    pub async fn last<T: DeserializeOwned>(&self) -> Result<Option<Entry<T>>, StateError> {
+        Ok(self.last_written().await?.map(|(entry, _)| entry))
+    }
+
+    /// The newest entry and when the store says that it was written.
+    pub(super) async fn last_written<T: DeserializeOwned>(&self) -> Result<Option<(Entry<T>, Timestamp)>, StateError> {
+        for _ in 0..LOOKS {
+            let listing = self.listing().await?;
+            let Some((n, object)) = listing.first() else { return Ok(None) };
+            if let Some(wire) = self.read::<T>(&object.path, *n).await? {
+                return Ok(Some((Entry { n: wire.n, at: wire.at, body: wire.body }, object.modified)));
+            }
+        }
+        Err(StateError::Corrupt {
+            path: self.prefix.to_string(),
+            why: format!("its newest entry was listed {LOOKS} times and could not be read once"),
+        })
+    }
+
+    /// Makes entry `after + 1`. Old entries are swept on the way.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Lost`] when another writer made it, or a newer one stands.
+    pub async fn append<T: Serialize>(&self, after: u64, body: T) -> Result<Entry<T>, StateError> {
+        let n = after + 1;
+        let wire = WireOut { n, nonce: uuid::Uuid::now_v7(), at: self.clock.now(), body: &body };
+        let corrupt = |e: serde_json::Error| StateError::Corrupt { path: self.path(n).to_string(), why: kind(&e).into() };
+        let mut text = serde_json::to_vec_pretty(&wire).map_err(corrupt)?;
+        text.push(b'\n');
+        let lost = || StateError::Lost { line: self.prefix.to_string(), n };
+        if self.store.create(&self.path(n), Bytes::from(text)).await? == Created::Exists {
+            // Ours, perhaps: a create whose answer was lost is sent again by the store's client.
+            match self.read::<serde::de::IgnoredAny>(&self.path(n), n).await? {
+                Some(found) if found.nonce == wire.nonce => {}
+                _ => return Err(lost()),
+            }
+        }
+        let listing = self.listing().await?;
+        if listing.first().is_some_and(|(newest, _)| *newest > n) {
+            return Err(lost());
+        }
+        self.sweep(&listing).await?;
+        let at = wire.at;
+        Ok(Entry { n, at, body })
+    }
+
+    async fn sweep(&self, listing: &[(u64, Object)]) -> Result<(), StateError> {
+        let Some((_, newest)) = listing.first() else { return Ok(()) };
+        for (_, object) in listing.iter().skip(2) {
+            // Both times are the store's own.
+            if newest.modified.since(object.modified) > KEEP {
+                self.store.remove(&object.path).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn kind(e: &serde_json::Error) -> &'static str {
+    match e.classify() {
+        serde_json::error::Category::Io => "it cannot be read",
+        serde_json::error::Category::Syntax => "it is not JSON",
+        serde_json::error::Category::Data => "it is JSON of another shape",
+        serde_json::error::Category::Eof => "it is cut short",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(store: &Store) -> Line {
+        Line::new(store.clone(), Clock::starting_at(Timestamp::from_ms(1_700_000_000_000)), Path::from("grants/acme"))
+    }
+
+    #[tokio::test]
+    async fn the_newest_entry_is_the_whole_truth_and_lists_first() {
+        let dir = tempfile::tempdir().unwrap();
+        for store in [Store::open(dir.path().to_str().unwrap()).unwrap(), Store::memory()] {
+            let line = line(&store);
+            assert!(line.last::<String>().await.unwrap().is_none());
+            for n in 0..3 {
+                assert_eq!(line.append(n, format!("v{n}")).await.unwrap().n, n + 1);
+            }
+            let last = line.last::<String>().await.unwrap().unwrap();
+            assert_eq!((last.n, last.body.as_str()), (3, "v2"));
+            let mut names: Vec<_> =
+                store.list(&Path::from("grants")).await.unwrap().iter().map(|e| e.path.to_string()).collect();
+            names.sort();
+            assert_eq!(names[0], "grants/acme/999999999999996.json");
+        }
+    }
+
+    #[tokio::test]
+    async fn one_of_two_writers_of_a_number_wins() {
+        let store = Store::memory();
+        let line = line(&store);
+        let (a, b) = tokio::join!(line.append(0, "a"), line.append(0, "b"));
+        assert_eq!(a.is_ok() as u8 + b.is_ok() as u8, 1);
+        assert!(matches!(line.append(0, "c").await, Err(StateError::Lost { n: 1, .. })));
+    }
+
+    #[tokio::test]
+    async fn an_old_number_made_anew_below_a_newer_one_is_a_loss() {
+        let store = Store::memory();
+        let line = line(&store);
+        line.append(0, "one").await.unwrap();
+        line.append(1, "two").await.unwrap();
+        store.remove(&line.path(1)).await.unwrap();
+        assert!(matches!(line.append(0, "late").await, Err(StateError::Lost { n: 1, .. })));
+        assert_eq!(line.last::<String>().await.unwrap().unwrap().body, "two");
+    }
+
+    #[tokio::test]
+    async fn corrupt_is_not_empty() {
+        let store = Store::memory();
+        let line = line(&store);
+        line.append(0, "good").await.unwrap();
+        store.create(&line.path(2), Bytes::from_static(b"{\"n\": 2, \"canary")).await.unwrap();
+        let error = line.last::<String>().await.unwrap_err();
+        insta::assert_snapshot!(error, @r"
+        state entry grants/acme/999999999999997.json cannot be read: it is cut short at line 1, column 16
+        hint: the entry was changed or cut by something else than hirelake; restore it from a backup, or move it away so that the entry before it counts again
+        ");
+        store.create(&line.path(3), Bytes::from_static(b"{\"n\":9,\"nonce\":\"00000000-0000-0000-0000-000000000000\",\"at\":\"2026-01-01T00:00:00Z\",\"body\":\"x\"}")).await.unwrap();
+        assert!(line.last::<String>().await.unwrap_err().to_string().contains("its name says 3"));
+    }
+}

@@ -1,0 +1,190 @@
+//! What is known: numbered, create-only entries in an object store; commits, leases and grants are lines of them.
+//!
+//! Guarantees: the newest entry is the whole truth of its line; making an entry is the fence, so two writers never both
+//! believe that they won; an entry that does not parse stops the tenant and resets nothing. The same code runs on every
+//! store. Knows nothing of what a grant or a page is.
+
+mod commit;
+mod lease;
+mod line;
+mod window;
+
+use bytes::Bytes;
+use object_store::path::Path;
+
+use crate::clock::{Clock, Timestamp};
+use crate::names::{ResourceName, RunId, Tenant};
+use crate::store::{Created, Store, StoreError};
+
+pub use commit::{Commit, CommitKind, Covered, PartitionFigures};
+pub use lease::{Lease, LeaseInfo};
+pub use line::{Entry, Line};
+pub use window::{Intervals, Window};
+
+/// Why the state could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// The store below failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// An entry is there and makes no sense. Nothing is reset because of it.
+    #[error(
+        "state entry {path} cannot be read: {why}\nhint: the entry was changed or cut by something else than hirelake; restore it from a backup, or move it away so that the entry before it counts again"
+    )]
+    Corrupt {
+        /// The object.
+        path: String,
+        /// What is wrong, without a value from it.
+        why: String,
+    },
+    /// Another writer made the next entry first.
+    #[error("entry {n} of {line} was written by another run\nhint: nothing was lost; two runs met, run the command again")]
+    Lost {
+        /// The line.
+        line: String,
+        /// The number that both wanted.
+        n: u64,
+    },
+    /// Another run holds the tenant.
+    #[error(
+        "tenant {tenant} is busy: run {owner} on {host} holds it\nhint: wait for that run to end; if it died, its hold ends by itself {remaining_s} s from now"
+    )]
+    Busy {
+        /// The tenant.
+        tenant: Tenant,
+        /// The run that holds it.
+        owner: String,
+        /// Where that run runs.
+        host: String,
+        /// Seconds until a dead owner's lease can be taken over.
+        remaining_s: u64,
+    },
+    /// Our own lease ran out or was taken over: nothing may be written any more.
+    #[error(
+        "the hold on tenant {tenant} was lost: {why}\nhint: the work up to the last commit is safe; run the command again, it resumes"
+    )]
+    LeaseLost {
+        /// The tenant.
+        tenant: Tenant,
+        /// How.
+        why: String,
+    },
+}
+
+/// The state of every tenant, in one store. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct State {
+    store: Store,
+    clock: Clock,
+}
+
+impl State {
+    /// The state in `store`.
+    #[must_use]
+    pub fn new(store: Store, clock: Clock) -> Self {
+        Self { store, clock }
+    }
+    /// Its store.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+    /// Its clock.
+    #[must_use]
+    pub fn clock(&self) -> Clock {
+        self.clock
+    }
+    /// The commits of a tenant's resource.
+    #[must_use]
+    pub fn commits(&self, tenant: &Tenant, resource: &ResourceName) -> Line {
+        self.line(&["commits", tenant.as_str(), resource.as_str()])
+    }
+    /// The grants of a tenant.
+    #[must_use]
+    pub fn grants(&self, tenant: &Tenant) -> Line {
+        self.line(&["grants", tenant.as_str()])
+    }
+    /// Where the lake's layout is written down, once for all tenants.
+    #[must_use]
+    pub fn layout(&self, resource: &ResourceName) -> Line {
+        self.line(&["layout", resource.as_str()])
+    }
+    /// The last run of each tenant.
+    #[must_use]
+    pub fn runs(&self, tenant: &Tenant) -> Line {
+        self.line(&["runs", tenant.as_str()])
+    }
+    fn line(&self, parts: &[&str]) -> Line {
+        Line::new(self.store.clone(), self.clock, Path::from_iter(parts.iter().copied()))
+    }
+
+    /// Tenants that have, or had, a grant.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be listed.
+    pub async fn tenants(&self) -> Result<Vec<Tenant>, StateError> {
+        let mut names = self.store.folders(&Path::from("grants")).await?;
+        names.sort();
+        Ok(names.iter().filter_map(|n| n.parse().ok()).collect())
+    }
+
+    /// Resources of a tenant that have a commit.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be listed.
+    pub async fn committed_resources(&self, tenant: &Tenant) -> Result<Vec<ResourceName>, StateError> {
+        let mut names = self.store.folders(&Path::from_iter(["commits", tenant.as_str()])).await?;
+        names.sort();
+        Ok(names.iter().filter_map(|n| n.parse().ok()).collect())
+    }
+
+    /// Keeps the full report of a run under `reports/`.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be written.
+    pub async fn keep_report(&self, run: RunId, body: Bytes) -> Result<(), StateError> {
+        self.store.create(&Path::from_iter(["reports".to_owned(), format!("{run}.json")]), body).await?;
+        Ok(())
+    }
+
+    /// Keeps something sealed under `quarantine/<tenant>/<resource>/`; its name begins with the time, for the retention.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be written.
+    pub async fn quarantine(
+        &self,
+        tenant: &Tenant,
+        resource: &ResourceName,
+        run: RunId,
+        seq: u64,
+        sealed: Bytes,
+    ) -> Result<(), StateError> {
+        let name = format!("{:015}-{run}-{seq:06}.sealed", self.clock.now().ms());
+        let path = Path::from_iter(["quarantine", tenant.as_str(), resource.as_str(), &name]);
+        match self.store.create(&path, sealed).await? {
+            Created::Done | Created::Exists => Ok(()),
+        }
+    }
+
+    /// Removes what is kept in quarantine for longer than `keep`. Returns how many.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be listed or written.
+    pub async fn sweep_quarantine(&self, tenant: &Tenant, keep: std::time::Duration) -> Result<u64, StateError> {
+        let limit = self.clock.now().minus(keep);
+        let mut removed = 0;
+        for entry in self.store.list(&Path::from_iter(["quarantine", tenant.as_str()])).await? {
+            let made = entry.path.filename().and_then(|n| n.split('-').next()).and_then(|n| n.parse().ok());
+            if made.is_some_and(|ms| Timestamp::from_ms(ms) < limit) {
+                self.store.remove(&entry.path).await?;
+                removed += 1;
+            }
+        }
+        Ok(removed)
+    }
+}

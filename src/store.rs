@@ -1,0 +1,558 @@
+//! A URL → an object store: create, list, read, replace, and where a local folder differs.
+//!
+//! Guarantees: [`Store::create`] makes an object only where there was none; [`Store::replace`] puts a whole file in place at
+//! once, durably, and never a half; nothing is deleted but by [`Store::remove`]. A local store stages files in `_staging/`
+//! below its root and renames them (fsynced, folder fsynced); every other store gets one conditional PUT. Knows nothing of
+//! what the objects mean.
+
+use std::fmt;
+use std::fs::File;
+use std::path::{Path as FsPath, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::TryStreamExt as _;
+use object_store::path::Path;
+use object_store::{
+    Error as OsError, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload, UpdateVersion,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Timestamp;
+
+/// The folder of a local store in which files wait that are not yet in place.
+pub const STAGING: &str = "_staging";
+
+/// Largest object read whole into memory by [`Store::get`]: state entries are kilobytes; anything larger is not one of ours.
+const MAX_SMALL_OBJECT_BYTES: u64 = 64 << 20;
+
+/// Where a store was asked for something and failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The URL names no store that this program speaks.
+    #[error("{url:?} is not a usable store: {why}\nhint: {hint}")]
+    BadUrl {
+        /// As it was given; holds no credential (user names in URLs are refused before they get here).
+        url: String,
+        /// What is wrong with it.
+        why: String,
+        /// What to write instead.
+        hint: &'static str,
+    },
+    /// The store refused or could not be reached.
+    #[error("{op} {path} in {store} failed\nhint: {}", hint_for(.source))]
+    Failed {
+        /// What was tried: `read`, `create`, `replace` …
+        op: &'static str,
+        /// The object.
+        path: String,
+        /// The store's URL.
+        store: String,
+        /// The cause.
+        #[source]
+        source: OsError,
+    },
+    /// The operating system refused.
+    #[error("{op} {path} failed\nhint: {}", io_hint(.source))]
+    Io {
+        /// What was tried.
+        op: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Another writer replaced the object in between.
+    #[error("{path} in {store} was replaced by another writer since it was read\nhint: nothing was lost; run the command again")]
+    Moved {
+        /// The object.
+        path: String,
+        /// The store's URL.
+        store: String,
+    },
+}
+
+fn io_hint(e: &std::io::Error) -> &'static str {
+    use std::io::ErrorKind;
+    match e.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            "the disk is full; what was committed before is safe: free some space and run again, it resumes"
+        }
+        ErrorKind::PermissionDenied => "this user may not write there; give it the folder, or run as the user who owns it",
+        ErrorKind::ReadOnlyFilesystem => "the file system is mounted read-only; what was committed before is safe",
+        _ => "what was committed before is safe; when the cause is mended run again, it resumes",
+    }
+}
+
+fn hint_for(e: &OsError) -> &'static str {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(e);
+    while let Some(c) = cause {
+        if let Some(io) = c.downcast_ref::<std::io::Error>() {
+            return io_hint(io);
+        }
+        cause = c.source();
+    }
+    match e {
+        OsError::PermissionDenied { .. } | OsError::Unauthenticated { .. } => {
+            "the store denied it; check the credentials and their permissions"
+        }
+        _ => "what was committed before is safe; when the cause is mended run again, it resumes",
+    }
+}
+
+/// What tells one content of an object from another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Version {
+    /// The store's tag, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub e_tag: Option<String>,
+    /// The store's generation, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Size in bytes.
+    pub bytes: u64,
+}
+
+/// A seekable copy of an object: the file itself on a local store, a private download elsewhere.
+#[derive(Debug)]
+pub struct Opened {
+    /// Open for reading.
+    pub file: File,
+    /// The version that was read.
+    pub version: Version,
+    // Keeps a download alive, and removes it in the end.
+    _scratch: Option<tempfile::TempPath>,
+}
+
+/// A new file that is not yet in place; removed when dropped unless [`Store::replace`] took it.
+#[derive(Debug)]
+pub struct Staged {
+    file: tempfile::NamedTempFile,
+}
+
+impl Staged {
+    /// Open for writing.
+    pub fn file(&mut self) -> &mut File {
+        self.file.as_file_mut()
+    }
+}
+
+/// One object of a listing.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// Its path below the store's root.
+    pub path: Path,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// When the store says it was last written.
+    pub modified: Timestamp,
+}
+
+/// What became of a create.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Created {
+    /// It is there now.
+    Done,
+    /// Something was there already. It may be ours: a retried create that had succeeded is answered so too.
+    Exists,
+}
+
+/// A place for objects. Cheap to clone; clones share their connections.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<dyn ObjectStore>,
+    url: Arc<str>,
+    /// The folder, for a local store.
+    root: Option<Arc<FsPath>>,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Store").field(&self.url).finish()
+    }
+}
+
+impl Store {
+    /// Opens the store that `url` names: a path or `file://` URL (the folder is made when it is missing), or `memory://`.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::BadUrl`] for anything else, [`StoreError::Io`] when the folder cannot be made.
+    pub fn open(url: &str) -> Result<Self, StoreError> {
+        let path = match url.split_once("://") {
+            None => PathBuf::from(url),
+            Some(("file", _)) => url::Url::parse(url).ok().and_then(|u| u.to_file_path().ok()).ok_or_else(|| {
+                StoreError::BadUrl {
+                    url: url.into(),
+                    why: "it is not an absolute file URL".into(),
+                    hint: "write file:///srv/lake, or simply the path",
+                }
+            })?,
+            Some(("memory", _)) => return Ok(Self::memory()),
+            Some((scheme, _)) => {
+                return Err(StoreError::BadUrl {
+                    url: format!("{scheme}://…"),
+                    why: format!("no store of the kind `{scheme}` is built into this version"),
+                    hint: "use a local path or a file:// URL",
+                });
+            }
+        };
+        if url.is_empty() {
+            return Err(StoreError::BadUrl { url: url.into(), why: "it is empty".into(), hint: "write a path such as ./lake" });
+        }
+        let io = |op, source| StoreError::Io { op, path: path.clone(), source };
+        std::fs::create_dir_all(&path).map_err(|e| io("make folder", e))?;
+        let root = path.canonicalize().map_err(|e| io("find folder", e))?;
+        let local = object_store::local::LocalFileSystem::new_with_prefix(&root)
+            .map_err(|source| StoreError::Failed { op: "open", path: String::new(), store: url.into(), source })?
+            .with_fsync(true);
+        Ok(Self { inner: Arc::new(local), url: url.into(), root: Some(root.into()) })
+    }
+
+    /// A store that is gone with the process.
+    #[must_use]
+    pub fn memory() -> Self {
+        Self { inner: Arc::new(object_store::memory::InMemory::new()), url: "memory://".into(), root: None }
+    }
+
+    /// The same store behind `wrapper`: for tests that count, delay or stop what is written.
+    #[must_use]
+    pub fn wrapped(self, wrapper: impl FnOnce(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore>) -> Self {
+        Self { inner: wrapper(self.inner), ..self }
+    }
+
+    /// The URL as it was given.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The folder of a local store.
+    #[must_use]
+    pub fn root(&self) -> Option<&FsPath> {
+        self.root.as_deref()
+    }
+
+    fn failed(&self, op: &'static str, path: &Path, source: OsError) -> StoreError {
+        match source {
+            OsError::Precondition { .. } | OsError::AlreadyExists { .. } => {
+                StoreError::Moved { path: path.to_string(), store: self.url.to_string() }
+            }
+            source => StoreError::Failed { op, path: path.to_string(), store: self.url.to_string(), source },
+        }
+    }
+
+    /// Makes an object where there is none.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be written.
+    pub async fn create(&self, path: &Path, body: Bytes) -> Result<Created, StoreError> {
+        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        match self.inner.put_opts(path, PutPayload::from_bytes(body), options).await {
+            Ok(_) => Ok(Created::Done),
+            Err(OsError::AlreadyExists { .. } | OsError::Precondition { .. }) => Ok(Created::Exists),
+            Err(e) => Err(self.failed("create", path, e)),
+        }
+    }
+
+    /// Reads a small object whole; `None` when it is not there.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read, or the object is larger than any of ours.
+    pub async fn get(&self, path: &Path) -> Result<Option<Bytes>, StoreError> {
+        let found = match self.inner.get(path).await {
+            Ok(found) => found,
+            Err(OsError::NotFound { .. }) => return Ok(None),
+            Err(e) => return Err(self.failed("read", path, e)),
+        };
+        if found.meta.size > MAX_SMALL_OBJECT_BYTES {
+            let source = std::io::Error::new(std::io::ErrorKind::FileTooLarge, "larger than any entry of the state");
+            return Err(StoreError::Io { op: "read", path: PathBuf::from(path.as_ref()), source });
+        }
+        found.bytes().await.map(Some).map_err(|e| self.failed("read", path, e))
+    }
+
+    /// When the store says that an object was last written; `None` when it is not there.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    pub async fn modified(&self, path: &Path) -> Result<Option<Timestamp>, StoreError> {
+        match self.inner.head(path).await {
+            Ok(meta) => Ok(Some(Timestamp::from_ms(meta.last_modified.timestamp_millis()))),
+            Err(OsError::NotFound { .. }) => Ok(None),
+            Err(e) => Err(self.failed("look at", path, e)),
+        }
+    }
+
+    /// Every object below `prefix`, in no order. Files that wait in `_staging/` are not among them.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    pub async fn list(&self, prefix: &Path) -> Result<Vec<Entry>, StoreError> {
+        let found: Vec<_> = self
+            .inner
+            .list(Some(prefix))
+            .map_ok(|meta| Entry {
+                path: meta.location,
+                bytes: meta.size,
+                modified: Timestamp::from_ms(meta.last_modified.timestamp_millis()),
+            })
+            .try_collect()
+            .await
+            .map_err(|e| self.failed("list", prefix, e))?;
+        Ok(found.into_iter().filter(|e| !e.path.as_ref().starts_with(STAGING)).collect())
+    }
+
+    /// The names of the folders right below `prefix`.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    pub async fn folders(&self, prefix: &Path) -> Result<Vec<String>, StoreError> {
+        let found = self.inner.list_with_delimiter(Some(prefix)).await.map_err(|e| self.failed("list", prefix, e))?;
+        Ok(found.common_prefixes.iter().filter_map(|p| p.filename().map(str::to_owned)).collect())
+    }
+
+    /// Opens an object as a seekable file; `None` when it is not there.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read, or (elsewhere than locally) the private copy cannot be written.
+    pub async fn open_file(&self, path: &Path) -> Result<Option<Opened>, StoreError> {
+        if let Some(root) = &self.root {
+            let full = root.join(path.as_ref());
+            return match File::open(&full) {
+                Ok(file) => {
+                    let meta = file.metadata().map_err(|source| StoreError::Io { op: "open", path: full, source })?;
+                    Ok(Some(Opened { version: local_version(&meta), file, _scratch: None }))
+                }
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+                Err(source) => Err(StoreError::Io { op: "open", path: full, source }),
+            };
+        }
+        let found = match self.inner.get(path).await {
+            Ok(found) => found,
+            Err(OsError::NotFound { .. }) => return Ok(None),
+            Err(e) => return Err(self.failed("read", path, e)),
+        };
+        let version =
+            Version { e_tag: found.meta.e_tag.clone(), version: found.meta.version.clone(), bytes: found.meta.size };
+        let scratch = |source| StoreError::Io { op: "write a private copy", path: std::env::temp_dir(), source };
+        let mut copy = tempfile::NamedTempFile::new().map_err(scratch)?;
+        let mut parts = found.into_stream();
+        while let Some(part) = parts.try_next().await.map_err(|e| self.failed("read", path, e))? {
+            std::io::Write::write_all(copy.as_file_mut(), &part).map_err(scratch)?;
+        }
+        let (mut file, scratch_path) = copy.into_parts();
+        std::io::Seek::rewind(&mut file).map_err(scratch)?;
+        Ok(Some(Opened { file, version, _scratch: Some(scratch_path) }))
+    }
+
+    /// A new file to be written and then put in place.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be made.
+    pub fn stage(&self) -> Result<Staged, StoreError> {
+        let folder = match &self.root {
+            Some(root) => root.join(STAGING),
+            None => std::env::temp_dir(),
+        };
+        let io = |source| StoreError::Io { op: "make a file in", path: folder.clone(), source };
+        std::fs::create_dir_all(&folder).map_err(io)?;
+        let mut builder = tempfile::Builder::new();
+        builder.prefix("part-").suffix(".parquet");
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt as _;
+            // A temporary file is private by default; a lake's files are for its readers, as far as the umask lets them.
+            builder.permissions(std::fs::Permissions::from_mode(0o666));
+        }
+        Ok(Staged { file: builder.tempfile_in(&folder).map_err(io)? })
+    }
+
+    /// Puts `staged` in the place of the version `base` (`None`: there was no file), whole and at once. When it returns, a
+    /// power cut does not take it back.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Moved`] when the store can tell that something else is there now; else when it cannot be written.
+    pub async fn replace(&self, path: &Path, staged: Staged, base: Option<&Version>) -> Result<Version, StoreError> {
+        let mut staged = staged;
+        if let Some(root) = &self.root {
+            let source = staged.file.path().to_owned();
+            let io = |op: &'static str| {
+                let path = source.clone();
+                move |source| StoreError::Io { op, path, source }
+            };
+            let file = staged.file.as_file().try_clone().map_err(io("open"))?;
+            let meta = tokio::task::spawn_blocking(move || file.sync_all().and_then(|()| file.metadata()))
+                .await
+                .map_err(std::io::Error::other)
+                .and_then(|r| r)
+                .map_err(io("sync"))?;
+            let name = source.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+            let from = Path::from_iter([STAGING, name]);
+            let target = root.join(path.as_ref());
+            let _ = &target;
+            self.inner.rename(&from, path).await.map_err(|e| self.failed("replace", path, e))?;
+            // The name in `_staging/` is gone, so there is nothing left to remove.
+            staged.file.disable_cleanup(true);
+            return Ok(local_version(&meta));
+        }
+        let mut body = Vec::new();
+        let file = staged.file();
+        std::io::Seek::rewind(file)
+            .and_then(|()| std::io::Read::read_to_end(file, &mut body))
+            .map_err(|source| StoreError::Io { op: "read back", path: staged.file.path().to_owned(), source })?;
+        let bytes = body.len() as u64;
+        let mode = match base {
+            None => PutMode::Create,
+            Some(v) => PutMode::Update(UpdateVersion { e_tag: v.e_tag.clone(), version: v.version.clone() }),
+        };
+        let options = PutOptions { mode, ..PutOptions::default() };
+        let put = self.inner.put_opts(path, PutPayload::from(body), options).await;
+        let put = put.map_err(|e| self.failed("replace", path, e))?;
+        Ok(Version { e_tag: put.e_tag, version: put.version, bytes })
+    }
+
+    /// Removes an object; fine when it is not there.
+    ///
+    /// # Errors
+    ///
+    /// When the store refuses.
+    pub async fn remove(&self, path: &Path) -> Result<(), StoreError> {
+        match self.inner.delete(path).await {
+            Ok(()) | Err(OsError::NotFound { .. }) => Ok(()),
+            Err(e) => Err(self.failed("remove", path, e)),
+        }
+    }
+
+    /// Removes what a killed run left: staged files, and the half-written objects of a local create (`name#n`), older than
+    /// `age` by the file system's own time. Returns how many. Nothing to do elsewhere than locally.
+    ///
+    /// # Errors
+    ///
+    /// When a folder cannot be read.
+    pub fn sweep_staging(&self, age: Duration) -> Result<u64, StoreError> {
+        let Some(root) = &self.root else { return Ok(0) };
+        let folder = root.join(STAGING);
+        let entries = match std::fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+            Err(source) => return Err(StoreError::Io { op: "list", path: folder, source }),
+        };
+        let mut swept = 0;
+        for entry in entries.flatten() {
+            let old = entry.metadata().and_then(|m| m.modified()).ok().and_then(|t| t.elapsed().ok());
+            let file = entry.file_type().is_ok_and(|t| t.is_file());
+            if file && old.is_some_and(|o| o >= age) && std::fs::remove_file(entry.path()).is_ok() {
+                swept += 1;
+            }
+        }
+        Ok(swept)
+    }
+}
+
+fn local_version(meta: &std::fs::Metadata) -> Version {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt as _;
+        // As object_store builds its tags: a replaced file has another inode.
+        let e_tag = format!("{:x}-{:x}-{:x}", meta.ino(), meta.mtime_nsec() + meta.mtime() * 1_000_000_000, meta.len());
+        Version { e_tag: Some(e_tag), version: None, bytes: meta.len() }
+    }
+    #[cfg(not(unix))]
+    Version { e_tag: None, version: None, bytes: meta.len() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    fn both() -> (tempfile::TempDir, Vec<Store>) {
+        let dir = tempfile::tempdir().unwrap();
+        let local = Store::open(dir.path().to_str().unwrap()).unwrap();
+        (dir, vec![local, Store::memory()])
+    }
+
+    #[tokio::test]
+    async fn create_makes_an_object_only_where_there_is_none() {
+        let (_dir, stores) = both();
+        for store in stores {
+            let path = Path::from("a/b.json");
+            assert_eq!(store.create(&path, "one".into()).await.unwrap(), Created::Done);
+            assert_eq!(store.create(&path, "two".into()).await.unwrap(), Created::Exists);
+            assert_eq!(store.get(&path).await.unwrap().unwrap(), "one");
+            assert!(store.get(&Path::from("a/c.json")).await.unwrap().is_none());
+            assert_eq!(store.list(&Path::from("a")).await.unwrap().len(), 1);
+            store.remove(&path).await.unwrap();
+            store.remove(&path).await.unwrap();
+            assert!(store.list(&Path::from("a")).await.unwrap().is_empty());
+        }
+    }
+
+    #[tokio::test]
+    async fn replace_puts_a_whole_file_in_place_and_leaves_no_other() {
+        let (dir, stores) = both();
+        for store in stores {
+            let path = Path::from("t/tenant=acme/data.parquet");
+            let mut base = None;
+            for text in ["first", "second, longer"] {
+                let mut staged = store.stage().unwrap();
+                staged.file().write_all(text.as_bytes()).unwrap();
+                let version = store.replace(&path, staged, base.as_ref()).await.unwrap();
+                assert_eq!(version.bytes, text.len() as u64);
+                let mut opened = store.open_file(&path).await.unwrap().unwrap();
+                assert_eq!(opened.version, version);
+                let mut read = String::new();
+                std::io::Read::read_to_string(&mut opened.file, &mut read).unwrap();
+                assert_eq!(read, text);
+                base = Some(version);
+            }
+            let mut staged = store.stage().unwrap();
+            staged.file().write_all(b"dropped").unwrap();
+            drop(staged);
+            assert_eq!(store.list(&Path::from("t")).await.unwrap().len(), 1);
+        }
+        assert_eq!(std::fs::read_dir(dir.path().join(STAGING)).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_store_that_can_tell_refuses_to_replace_what_it_did_not_read() {
+        let store = Store::memory();
+        let path = Path::from("x");
+        let stale = store.replace(&path, store.stage().unwrap(), None).await.unwrap();
+        store.replace(&path, store.stage().unwrap(), Some(&stale)).await.unwrap();
+        let refused = store.replace(&path, store.stage().unwrap(), Some(&stale)).await;
+        assert!(matches!(refused, Err(StoreError::Moved { .. })), "{refused:?}");
+    }
+
+    #[test]
+    fn a_url_that_is_no_store_says_what_to_write() {
+        insta::assert_snapshot!(Store::open("ftp://x/y").unwrap_err(), @r#"
+        "ftp://…" is not a usable store: no store of the kind `ftp` is built into this version
+        hint: use a local path or a file:// URL
+        "#);
+        assert!(Store::open("").is_err());
+        assert!(Store::open("file://relative").is_err());
+    }
+
+    #[test]
+    fn leftovers_are_swept_by_age() {
+        let (dir, stores) = both();
+        let left = dir.path().join(STAGING);
+        std::fs::create_dir_all(&left).unwrap();
+        std::fs::write(left.join("part-x.parquet"), "half").unwrap();
+        assert_eq!(stores[0].sweep_staging(Duration::from_secs(3600)).unwrap(), 0);
+        assert_eq!(stores[0].sweep_staging(Duration::ZERO).unwrap(), 1);
+    }
+}
