@@ -9,7 +9,6 @@ use std::fmt;
 use std::fs::File;
 use std::path::{Path as FsPath, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures::TryStreamExt as _;
@@ -166,6 +165,8 @@ pub struct Store {
     url: Arc<str>,
     /// The folder, for a local store.
     root: Option<Arc<FsPath>>,
+    /// Whose staged files these are: the first part of their names.
+    owner: Arc<str>,
 }
 
 impl fmt::Debug for Store {
@@ -208,19 +209,25 @@ impl Store {
         let local = object_store::local::LocalFileSystem::new_with_prefix(&root)
             .map_err(|source| StoreError::Failed { op: "open", path: String::new(), store: url.into(), source })?
             .with_fsync(true);
-        Ok(Self { inner: Arc::new(local), url: url.into(), root: Some(root.into()) })
+        Ok(Self { inner: Arc::new(local), url: url.into(), root: Some(root.into()), owner: "part".into() })
     }
 
     /// A store that is gone with the process.
     #[must_use]
     pub fn memory() -> Self {
-        Self { inner: Arc::new(object_store::memory::InMemory::new()), url: "memory://".into(), root: None }
+        Self { inner: Arc::new(object_store::memory::InMemory::new()), url: "memory://".into(), root: None, owner: "part".into() }
     }
 
     /// The same store behind `wrapper`: for tests that count, delay or stop what is written.
     #[must_use]
     pub fn wrapped(self, wrapper: impl FnOnce(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore>) -> Self {
         Self { inner: wrapper(self.inner), ..self }
+    }
+
+    /// The same store, its staged files marked as `owner`'s, so that whoever holds that owner's lease may sweep them.
+    #[must_use]
+    pub fn owned_by(&self, owner: &str) -> Self {
+        Self { owner: owner.into(), ..self.clone() }
     }
 
     /// The URL as it was given.
@@ -367,7 +374,8 @@ impl Store {
         let io = |source| StoreError::Io { op: "make a file in", path: folder.clone(), source };
         std::fs::create_dir_all(&folder).map_err(io)?;
         let mut builder = tempfile::Builder::new();
-        builder.prefix("part-").suffix(".parquet");
+        let prefix = format!("{}.", self.owner);
+        builder.prefix(&prefix).suffix(".parquet");
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt as _;
@@ -385,7 +393,7 @@ impl Store {
     /// [`StoreError::Moved`] when the store can tell that something else is there now; else when it cannot be written.
     pub async fn replace(&self, path: &Path, staged: Staged, base: Option<&Version>) -> Result<Version, StoreError> {
         let mut staged = staged;
-        if let Some(root) = &self.root {
+        if self.root.is_some() {
             let source = staged.file.path().to_owned();
             let io = |op: &'static str| {
                 let path = source.clone();
@@ -399,8 +407,6 @@ impl Store {
                 .map_err(io("sync"))?;
             let name = source.file_name().and_then(|n| n.to_str()).unwrap_or_default();
             let from = Path::from_iter([STAGING, name]);
-            let target = root.join(path.as_ref());
-            let _ = &target;
             self.inner.rename(&from, path).await.map_err(|e| self.failed("replace", path, e))?;
             // The name in `_staging/` is gone, so there is nothing left to remove.
             staged.file.disable_cleanup(true);
@@ -434,13 +440,13 @@ impl Store {
         }
     }
 
-    /// Removes what a killed run left: staged files, and the half-written objects of a local create (`name#n`), older than
-    /// `age` by the file system's own time. Returns how many. Nothing to do elsewhere than locally.
+    /// Removes the staged files of this owner, which a killed run left: whoever calls holds the owner's lease, so none of
+    /// them is being written. Returns how many. Nothing to do elsewhere than locally.
     ///
     /// # Errors
     ///
-    /// When a folder cannot be read.
-    pub fn sweep_staging(&self, age: Duration) -> Result<u64, StoreError> {
+    /// When the folder cannot be read.
+    pub fn sweep_staging(&self) -> Result<u64, StoreError> {
         let Some(root) = &self.root else { return Ok(0) };
         let folder = root.join(STAGING);
         let entries = match std::fs::read_dir(&folder) {
@@ -448,11 +454,12 @@ impl Store {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(0),
             Err(source) => return Err(StoreError::Io { op: "list", path: folder, source }),
         };
+        // No name of a tenant holds a dot, so none begins another's files.
+        let prefix = format!("{}.", self.owner);
         let mut swept = 0;
         for entry in entries.flatten() {
-            let old = entry.metadata().and_then(|m| m.modified()).ok().and_then(|t| t.elapsed().ok());
-            let file = entry.file_type().is_ok_and(|t| t.is_file());
-            if file && old.is_some_and(|o| o >= age) && std::fs::remove_file(entry.path()).is_ok() {
+            let ours = entry.file_name().to_str().is_some_and(|n| n.starts_with(&prefix));
+            if ours && entry.file_type().is_ok_and(|t| t.is_file()) && std::fs::remove_file(entry.path()).is_ok() {
                 swept += 1;
             }
         }
@@ -547,12 +554,15 @@ mod tests {
     }
 
     #[test]
-    fn leftovers_are_swept_by_age() {
+    fn an_owner_sweeps_its_own_leftovers_and_no_others() {
         let (dir, stores) = both();
         let left = dir.path().join(STAGING);
         std::fs::create_dir_all(&left).unwrap();
-        std::fs::write(left.join("part-x.parquet"), "half").unwrap();
-        assert_eq!(stores[0].sweep_staging(Duration::from_secs(3600)).unwrap(), 0);
-        assert_eq!(stores[0].sweep_staging(Duration::ZERO).unwrap(), 1);
+        for name in ["acme.x.parquet", "acme-eu.x.parquet"] {
+            std::fs::write(left.join(name), "half").unwrap();
+        }
+        assert_eq!(stores[0].owned_by("acme").sweep_staging().unwrap(), 1);
+        assert_eq!(stores[0].owned_by("acme").sweep_staging().unwrap(), 0);
+        assert_eq!(stores[0].owned_by("acme-eu").sweep_staging().unwrap(), 1);
     }
 }

@@ -6,6 +6,7 @@
 
 mod parse;
 pub mod scopes;
+mod show;
 mod table;
 
 use std::fmt;
@@ -14,7 +15,10 @@ use serde::{Deserialize, Serialize};
 use url::{Host, Url};
 
 pub use parse::{CatalogError, embedded, load};
-pub use table::{EXTRA, Granularity, HASH, Layout, Order, PartitionValue, SYNCED_AT, DELETED_AT, SYSTEM_COLUMNS, Table, arrow_type};
+pub use show::{describe, overview};
+pub use table::{
+    DELETED_AT, EXTRA, Granularity, HASH, Layout, Order, PartitionValue, SYNCED_AT, SYSTEM_COLUMNS, Table, arrow_type, schema,
+};
 
 use crate::names::ResourceName;
 

@@ -261,7 +261,19 @@ impl Table {
     }
 }
 
-fn schema(resource: &Resource) -> Schema {
+impl Table {
+    /// A short text that differs when a column's name, type or position does: tells a commit's table from today's.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        let columns: Vec<String> =
+            self.schema.fields().iter().map(|f| format!("{}:{}", f.name(), f.data_type())).collect();
+        format!("{:016x}", twox_hash::XxHash64::oneshot(0, columns.join(",").as_bytes()))
+    }
+}
+
+/// The columns of a resource's table, whatever its granularity: the system ones, then the declared ones.
+#[must_use]
+pub fn schema(resource: &Resource) -> Schema {
     let utc = || DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
     let mut ids = 0;
     let mut fields = vec![

@@ -1,0 +1,458 @@
+//! The private spill of one run and table: incoming rows, cut by partition and window, sorted, and kept until merged.
+//!
+//! A window that fails is dropped whole, so rows of two windows never share a run. Small increments never touch the disk:
+//! rows are written out, the largest heap first, only when the buffer is full.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs::{self, File};
+use std::io::{self, BufReader, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch, TimestampMicrosecondArray, UInt32Array, new_null_array};
+use arrow::compute::{cast, concat_batches, take_record_batch};
+use arrow::datatypes::{DataType, SchemaRef};
+use arrow::ipc::reader::StreamReader;
+use arrow::ipc::writer::StreamWriter;
+
+use super::error::{Fault, LoadError, Place};
+use super::hash::hash_rows;
+use super::rows::{Held, I64s, KIND, SEQ, Sorter, key_hash, retype, run_schema};
+use crate::catalog::{DELETED_AT, Granularity, HASH, PartitionValue, SYNCED_AT, Table};
+use crate::clock::Timestamp;
+
+/// Bytes of one table's rows kept in memory: some ten tables are filled at once, and the promise is 100 MB for all.
+const BUFFER_BYTES: usize = 8 << 20;
+/// Rows of one table kept in memory: short rows cost more in bookkeeping than in bytes.
+const BUFFER_ROWS: usize = 8_192;
+/// Rows of a batch in a run file: a merge holds one batch of each run.
+const RUN_BATCH_ROWS: usize = 256;
+
+/// Finished rows of a partition that wait to be merged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PendingPartition {
+    /// Which partition.
+    pub value: PartitionValue,
+    /// Rows, repeated ones and markers counted.
+    pub rows: u64,
+    /// Bytes in memory and on disk.
+    pub bytes: u64,
+    /// The finished windows that they are of.
+    pub windows: BTreeSet<u32>,
+}
+
+/// Names what [`Spill::take`] handed out, for [`Spill::settle`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticket(u64);
+
+impl Ticket {
+    pub(super) fn number(self) -> u64 {
+        self.0
+    }
+}
+
+/// Rows of one partition on their way into [`merge`](super::merge). Dropping it removes the run files.
+pub struct Runs {
+    pub(super) ticket: Ticket,
+    pub(super) dir: PathBuf,
+    pub(super) memory: Vec<RecordBatch>,
+    pub(super) files: Vec<RunFile>,
+    rows: u64,
+}
+
+impl Runs {
+    /// To be given to [`Spill::settle`] when the merge has succeeded.
+    #[must_use]
+    pub fn ticket(&self) -> Ticket {
+        self.ticket
+    }
+    /// Rows, repeated ones and markers counted.
+    #[must_use]
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+}
+
+/// The rows of a run and a table that are not in the lake yet.
+pub struct Spill {
+    table: Arc<Table>,
+    dir: PathBuf,
+    schema: SchemaRef,
+    sorter: Sorter,
+    heaps: BTreeMap<(PartitionValue, u32), Heap>,
+    finished: BTreeSet<u32>,
+    taken: BTreeMap<Ticket, BTreeSet<u32>>,
+    tickets: u64,
+    files: u64,
+    buffered_rows: usize,
+    buffered_bytes: usize,
+    pub(super) most_rows: usize,
+}
+
+/// Rows of one partition and one window.
+#[derive(Default)]
+struct Heap {
+    memory: Vec<RecordBatch>,
+    memory_rows: usize,
+    memory_bytes: usize,
+    files: Vec<RunFile>,
+}
+
+/// A sorted run on disk; removed when dropped.
+pub(super) struct RunFile {
+    path: PathBuf,
+    rows: u64,
+    bytes: u64,
+}
+
+impl Drop for RunFile {
+    fn drop(&mut self) {
+        // What cannot be removed now is swept by a later run.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+impl Spill {
+    /// An empty spill. `dir` is private to this run and table; it is made when the first rows are written out.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError::Arrow`] when the table's key cannot be ordered.
+    pub fn new(table: Arc<Table>, dir: PathBuf) -> Result<Self, LoadError> {
+        let sorter = Sorter::new(&table).map_err(|f| f.at(&place(&table), "order rows by their key"))?;
+        Ok(Self {
+            schema: run_schema(&table),
+            sorter,
+            table,
+            dir,
+            heaps: BTreeMap::new(),
+            finished: BTreeSet::new(),
+            taken: BTreeMap::new(),
+            tickets: 0,
+            files: 0,
+            buffered_rows: 0,
+            buffered_bytes: 0,
+            most_rows: BUFFER_ROWS,
+        })
+    }
+
+    /// Adds one response's rows. `seen_at` is the response's time; `seq` grows with the order of responses in the run and is
+    /// one number a response: rows of a parent belong to the marker of the same number.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError::Batch`] when the rows are not of the table's shape, [`LoadError::Io`] when the spill cannot be written.
+    pub fn add(&mut self, window: u32, rows: &RecordBatch, seen_at: Timestamp, seq: u64) -> Result<(), LoadError> {
+        self.try_add(window, rows, seen_at, seq).map_err(|f| f.at(&place(&self.table), "spill incoming rows"))
+    }
+
+    /// The window is complete: its rows may be merged.
+    pub fn finish(&mut self, window: u32) {
+        self.finished.insert(window);
+    }
+
+    /// The window is aborted: its rows are dropped.
+    pub fn discard(&mut self, window: u32) {
+        self.finished.remove(&window);
+        let gone: Vec<_> = self.heaps.keys().filter(|(_, w)| *w == window).copied().collect();
+        for key in gone {
+            if let Some(heap) = self.heaps.remove(&key) {
+                self.forget(&heap);
+            }
+        }
+    }
+
+    /// Partitions with rows of finished windows, oldest first.
+    #[must_use]
+    pub fn pending(&self) -> Vec<PendingPartition> {
+        let mut pending: BTreeMap<PartitionValue, PendingPartition> = BTreeMap::new();
+        for (&(value, window), heap) in self.heaps.iter().filter(|((_, w), _)| self.finished.contains(w)) {
+            let p =
+                pending.entry(value).or_insert(PendingPartition { value, rows: 0, bytes: 0, windows: BTreeSet::new() });
+            p.rows += heap.rows();
+            p.bytes += heap.memory_bytes as u64 + heap.files.iter().map(|f| f.bytes).sum::<u64>();
+            p.windows.insert(window);
+        }
+        pending.into_values().collect()
+    }
+
+    /// Hands out a partition's rows of finished windows, to be merged; rows of open windows stay.
+    pub fn take(&mut self, value: PartitionValue) -> Runs {
+        let ticket = Ticket(self.tickets);
+        self.tickets += 1;
+        let keys: Vec<_> =
+            self.heaps.keys().filter(|(v, w)| *v == value && self.finished.contains(w)).copied().collect();
+        let mut runs = Runs { ticket, dir: self.dir.clone(), memory: Vec::new(), files: Vec::new(), rows: 0 };
+        let mut windows = BTreeSet::new();
+        for key in keys {
+            if let Some(mut heap) = self.heaps.remove(&key) {
+                self.forget(&heap);
+                windows.insert(key.1);
+                runs.rows += heap.rows();
+                runs.memory.append(&mut heap.memory);
+                runs.files.append(&mut heap.files);
+            }
+        }
+        self.taken.insert(ticket, windows);
+        runs
+    }
+
+    /// The rows of that ticket are in the lake.
+    pub fn settle(&mut self, ticket: Ticket) {
+        self.taken.remove(&ticket);
+    }
+
+    /// Windows, finished or not, with rows that are not in the lake yet. A finished window may be committed when it is not
+    /// among them.
+    #[must_use]
+    pub fn unmerged_windows(&self) -> BTreeSet<u32> {
+        self.heaps.keys().map(|(_, w)| *w).chain(self.taken.values().flatten().copied()).collect()
+    }
+
+    /// Bytes that are kept in memory.
+    #[must_use]
+    pub fn buffered_bytes(&self) -> usize {
+        self.buffered_bytes
+    }
+
+    fn forget(&mut self, heap: &Heap) {
+        self.buffered_rows -= heap.memory_rows;
+        self.buffered_bytes -= heap.memory_bytes;
+    }
+
+    fn try_add(&mut self, window: u32, rows: &RecordBatch, seen_at: Timestamp, seq: u64) -> Result<(), Fault> {
+        let n = rows.num_rows();
+        if n == 0 {
+            return Ok(());
+        }
+        let table = Arc::clone(&self.table);
+        let mut hashed = Vec::with_capacity(table.schema.fields().len());
+        for field in table.schema.fields() {
+            if ![SYNCED_AT, DELETED_AT, HASH].contains(&field.name().as_str()) {
+                let column = rows.column_by_name(field.name());
+                let column = column.ok_or_else(|| Fault::Batch(format!("column `{}` is missing", field.name())))?;
+                let column = retype(column, field.data_type()).ok_or_else(|| {
+                    Fault::Batch(format!(
+                        "column `{}` is {}, not {}",
+                        field.name(),
+                        column.data_type(),
+                        field.data_type()
+                    ))
+                })?;
+                hashed.push((field.name().as_str(), column));
+            }
+        }
+        let hashes = hash_rows(&table, hashed.iter().map(|(name, c)| (*name, c)), n)?;
+        let mut content = hashed.iter();
+        let mut columns = Vec::with_capacity(self.schema.fields().len());
+        for field in table.schema.fields() {
+            columns.push(match field.name().as_str() {
+                SYNCED_AT => {
+                    Arc::new(TimestampMicrosecondArray::from_value(seen_at.us(), n).with_timezone("UTC")) as ArrayRef
+                }
+                DELETED_AT => new_null_array(field.data_type(), n),
+                HASH => Arc::new(Int64Array::from(hashes.clone())),
+                _ => match content.next() {
+                    Some((_, column)) => Arc::clone(column),
+                    None => return Err(Fault::Batch("a column is missing".into())),
+                },
+            });
+        }
+        let kind = match rows.column_by_name("_kind") {
+            Some(kind) => cast(kind, &DataType::Int64)?,
+            None => Arc::new(Int64Array::from_value(0, n)),
+        };
+        self.push(window, columns, kind, seq)
+    }
+
+    /// Adds rows that are complete, system columns and all, such as those of an existing file.
+    pub(super) fn add_stored(&mut self, window: u32, rows: &RecordBatch, seq: u64) -> Result<(), Fault> {
+        let kind = Arc::new(Int64Array::from_value(0, rows.num_rows()));
+        self.push(window, rows.columns().to_vec(), kind, seq)
+    }
+
+    fn push(&mut self, window: u32, mut columns: Vec<ArrayRef>, kind: ArrayRef, seq: u64) -> Result<(), Fault> {
+        let n = kind.len();
+        columns.push(Arc::new(Int64Array::from_value(seq.cast_signed(), n)));
+        columns.push(kind);
+        let batch = RecordBatch::try_new(Arc::clone(&self.schema), columns)?;
+        let split = partitions(&self.table, &batch)?;
+        for (value, indices) in split {
+            let part = if indices.len() == n {
+                batch.clone()
+            } else {
+                take_record_batch(&batch, &UInt32Array::from(indices))?
+            };
+            let heap = self.heaps.entry((value, window)).or_default();
+            let bytes = part.get_array_memory_size();
+            self.buffered_rows += part.num_rows();
+            self.buffered_bytes += bytes;
+            heap.memory_rows += part.num_rows();
+            heap.memory_bytes += bytes;
+            heap.memory.push(part);
+        }
+        if self.buffered_rows > self.most_rows || self.buffered_bytes > BUFFER_BYTES {
+            self.write_out()?;
+        }
+        Ok(())
+    }
+
+    /// Writes the largest heaps to disk until the buffer is half empty, so that many small ones stay in memory.
+    fn write_out(&mut self) -> Result<(), Fault> {
+        fs::create_dir_all(&self.dir)?;
+        while self.buffered_rows > self.most_rows / 2 || self.buffered_bytes > BUFFER_BYTES / 2 {
+            let largest = self.heaps.iter().max_by_key(|(_, h)| (h.memory_bytes, h.memory_rows)).map(|(k, _)| *k);
+            let Some(heap) = largest.and_then(|k| self.heaps.get_mut(&k)).filter(|h| h.memory_rows > 0) else { break };
+            let memory = std::mem::take(&mut heap.memory);
+            self.buffered_rows -= std::mem::take(&mut heap.memory_rows);
+            self.buffered_bytes -= std::mem::take(&mut heap.memory_bytes);
+            let path = self.dir.join(format!("{:06}.arrow", self.files));
+            self.files += 1;
+            let sorted = sorted(&self.table, &self.sorter, &memory, &self.schema)?;
+            heap.files.push(RunFile::write(path, &self.schema, sorted)?);
+        }
+        Ok(())
+    }
+}
+
+impl Heap {
+    fn rows(&self) -> u64 {
+        self.memory_rows as u64 + self.files.iter().map(|f| f.rows).sum::<u64>()
+    }
+}
+
+impl RunFile {
+    /// Writes batches that are in order already.
+    pub(super) fn write(
+        path: PathBuf,
+        schema: &SchemaRef,
+        batches: impl IntoIterator<Item = Result<RecordBatch, Fault>>,
+    ) -> Result<Self, Fault> {
+        let file = File::create_new(&path)?;
+        // From here on the file is removed when anything fails.
+        let mut run = Self { path, rows: 0, bytes: 0 };
+        let mut writer = StreamWriter::try_new(BufWriter::new(file), schema)?;
+        for batch in batches {
+            let batch = batch?;
+            run.rows += batch.num_rows() as u64;
+            writer.write(&batch)?;
+        }
+        writer.finish()?;
+        writer.get_mut().flush()?;
+        run.bytes = fs::metadata(&run.path)?.len();
+        Ok(run)
+    }
+    pub(super) fn read(&self) -> Result<impl Iterator<Item = Result<RecordBatch, Fault>> + use<>, Fault> {
+        let reader = StreamReader::try_new(BufReader::new(File::open(&self.path)?), None)?;
+        Ok(reader.map(|batch| batch.map_err(Fault::Arrow)))
+    }
+}
+
+/// `batches` as one sorted run, in batches of [`RUN_BATCH_ROWS`].
+pub(super) fn sorted(
+    table: &Table,
+    sorter: &Sorter,
+    batches: &[RecordBatch],
+    schema: &SchemaRef,
+) -> Result<impl Iterator<Item = Result<RecordBatch, Fault>> + use<>, Fault> {
+    let whole = concat_batches(schema, batches)?;
+    let rows = sorter.rows(&whole, &Held::all(table))?;
+    let seq = whole.column_by_name(SEQ).map(|c| I64s::new(c, SEQ)).transpose()?;
+    let seq_of = |i: usize| seq.as_ref().map_or(0, |s| s.at(i));
+    let mut order: Vec<u32> = (0..u32::try_from(whole.num_rows()).unwrap_or(u32::MAX)).collect();
+    order.sort_by(|&a, &b| {
+        let (a, b) = (a as usize, b as usize);
+        rows.row(a).cmp(&rows.row(b)).then_with(|| seq_of(a).cmp(&seq_of(b)))
+    });
+    let mut next = 0;
+    Ok(std::iter::from_fn(move || {
+        let some: Vec<u32> = order.iter().skip(next).take(RUN_BATCH_ROWS).copied().collect();
+        next += some.len();
+        (!some.is_empty()).then(|| take_record_batch(&whole, &UInt32Array::from(some)).map_err(Fault::Arrow))
+    }))
+}
+
+/// Which rows of a batch go to which partition.
+///
+/// Buckets are cut by the key's hash, for children by the parent's, so that a parent's rows and its marker meet.
+fn partitions(table: &Table, batch: &RecordBatch) -> Result<BTreeMap<PartitionValue, Vec<u32>>, Fault> {
+    let held = Held::all(table);
+    let keys = held.keys(batch, &table.order.key)?;
+    let parents = table.order.parent.map(|p| held.keys(batch, &[p])).transpose()?;
+    let kind = batch.column_by_name(KIND).map(|c| I64s::new(c, KIND)).transpose()?;
+    for i in 0..batch.num_rows() {
+        let marker = kind.as_ref().is_some_and(|k| k.at(i) == 1);
+        if marker != keys.is_null(i) {
+            return Err(Fault::Batch(if marker { "a marker with a key" } else { "a row without its key" }.into()));
+        }
+    }
+    let mut split: BTreeMap<PartitionValue, Vec<u32>> = BTreeMap::new();
+    let mut add = |value, i: usize| split.entry(value).or_default().push(u32::try_from(i).unwrap_or(u32::MAX));
+    match table.layout.granularity {
+        Granularity::None => (0..batch.num_rows()).for_each(|i| add(PartitionValue::Whole, i)),
+        Granularity::Bucket(n) => {
+            for i in 0..batch.num_rows() {
+                let hash = key_hash(&parents.as_ref().unwrap_or(&keys).get(i));
+                let bucket = u16::try_from(hash % u64::from(n.max(1))).unwrap_or(0);
+                add(PartitionValue::Bucket(bucket), i);
+            }
+        }
+        Granularity::Year | Granularity::Month => {
+            let column = table.layout.column.ok_or_else(|| Fault::Batch("the table has no partition time".into()))?;
+            let times = I64s::new(held.column(batch, column)?, table.schema.field(column).name())?;
+            // The calendar is asked once a day, not once a row.
+            let mut days: HashMap<i64, PartitionValue> = HashMap::new();
+            for i in 0..batch.num_rows() {
+                let value = match times.get(i) {
+                    None => PartitionValue::Null,
+                    Some(us) => {
+                        let day = us.div_euclid(86_400_000_000);
+                        *days.entry(day).or_insert_with(|| table.layout.of_time(Some(us)))
+                    }
+                };
+                add(value, i);
+            }
+        }
+    }
+    Ok(split)
+}
+
+fn place(table: &Table) -> Place {
+    Place { table: format!("{}/{}", table.provider, table.resource).into(), partition: "".into() }
+}
+
+/// Removes folders below `folder` (one a run) in which nothing was written since `before`: the spills of killed runs.
+/// Gives how many were removed; a folder that is not there holds none.
+///
+/// # Errors
+///
+/// When the folder cannot be read or a leftover cannot be removed.
+pub fn sweep(folder: &Path, before: Timestamp) -> io::Result<u64> {
+    let entries = match fs::read_dir(folder) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(0),
+        other => other?,
+    };
+    let mut removed = 0;
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() && newest(&entry.path())? < before {
+            fs::remove_dir_all(entry.path())?;
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}
+
+fn newest(folder: &Path) -> io::Result<Timestamp> {
+    let mut time = Timestamp::from_system(fs::metadata(folder)?.modified()?);
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let inner = if entry.file_type()?.is_dir() {
+            newest(&entry.path())?
+        } else {
+            Timestamp::from_system(entry.metadata()?.modified()?)
+        };
+        time = time.max(inner);
+    }
+    Ok(time)
+}

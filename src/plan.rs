@@ -1,0 +1,325 @@
+//! What is due: windows, from the catalogue and the last commit; and how a first load is cut into windows while it runs.
+//! Pure: no clock, no I/O.
+
+use std::time::Duration;
+
+use crate::catalog::{Mode, Resource};
+use crate::clock::Timestamp;
+use crate::state::{Commit, Intervals, Window};
+
+/// The filter under which something is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Filter {
+    /// The first load's filter on the creation time.
+    Created,
+    /// The increments' filter on the change time (of a feed: the deletion time).
+    Updated,
+    /// None: the whole listing.
+    Whole,
+}
+
+/// What is due for one resource, in the order in which it is done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Work {
+    /// Windows of the first load: what is not yet covered of everything before `started`.
+    Load {
+        /// When the load began: increments reach back to it.
+        started: Timestamp,
+        /// What is left, oldest first.
+        gaps: Vec<Window>,
+        /// Whether this run begins it, so that its start must be made durable first.
+        begins: bool,
+    },
+    /// One complete unfiltered listing.
+    Listing {
+        /// When it begins.
+        started: Timestamp,
+    },
+    /// What changed (of a feed: was deleted). The window is what gets covered; it is read from `reach` on.
+    Increment {
+        /// What will be covered.
+        window: Window,
+        /// Where reading begins: the window's start less the overlap.
+        reach: Option<Timestamp>,
+    },
+    /// `--from/--to`: read again, covering nothing.
+    Backfill {
+        /// What is read.
+        window: Window,
+    },
+}
+
+/// What a person asked for beside the ordinary.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wish {
+    /// Load everything anew.
+    pub full: bool,
+    /// Read this window again.
+    pub backfill: Option<Window>,
+}
+
+/// What is due for `resource`, up to `bound`.
+#[must_use]
+pub fn due(resource: &Resource, last: Option<&Commit>, bound: Timestamp, overlap: Duration, wish: Wish) -> Vec<Work> {
+    if let Some(window) = wish.backfill {
+        let window = window.intersect(&Window::new(None, bound));
+        let has_cursor = matches!(resource.mode, Mode::Incremental { .. } | Mode::Tombstones { .. });
+        return if has_cursor && !window.is_empty() { vec![Work::Backfill { window }] } else { Vec::new() };
+    }
+    let last = last.filter(|_| !wish.full);
+    match &resource.mode {
+        Mode::Extracted { .. } => Vec::new(),
+        Mode::Full => vec![Work::Listing { started: bound }],
+        Mode::Tombstones { .. } => {
+            let covered = last.map(|c| c.covered.updated.clone()).unwrap_or_default();
+            increments(&covered, Window::new(None, bound), overlap)
+        }
+        Mode::Incremental { load, .. } => {
+            let Some((commit, started)) = last.and_then(|c| Some((c, c.load_started?))) else {
+                return vec![match load {
+                    Some(_) => Work::Load { started: bound, gaps: vec![Window::new(None, bound)], begins: true },
+                    None => Work::Listing { started: bound },
+                }];
+            };
+            let mut work = increments(&commit.covered.updated, Window::new(Some(started), bound), overlap);
+            if !commit.load_done {
+                match load {
+                    Some(_) => {
+                        let gaps = commit.covered.created.gaps(Window::new(None, started));
+                        work.push(Work::Load { started, gaps, begins: false });
+                    }
+                    None => work = vec![Work::Listing { started: bound }],
+                }
+            }
+            work
+        }
+    }
+}
+
+fn increments(covered: &Intervals, within: Window, overlap: Duration) -> Vec<Work> {
+    covered
+        .gaps(within)
+        .into_iter()
+        .map(|window| Work::Increment { window, reach: window.from.map(|f| f.minus(overlap)) })
+        .collect()
+}
+
+/// What part of a window is certain to be covered when the provider's own clock said `provider_now`: writes show up late, so
+/// nothing closer to it than `lag` counts.
+#[must_use]
+pub fn certain(window: Window, provider_now: Option<Timestamp>, lag: Duration) -> Window {
+    match provider_now {
+        Some(now) => window.intersect(&Window::new(None, now.minus(lag))),
+        None => window,
+    }
+}
+
+/// First window of a load: a month shows how dense the recent past is, for a page or a few.
+const FIRST: Duration = Duration::from_secs(28 * 86_400);
+/// While no window has finished, each next one is so many times as long as the one before.
+const LADDER: i64 = 3;
+/// A window is at most so many times as long as the one before, however thin the records seem.
+const STRETCH: i64 = 4;
+/// Below this nobody had an account yet (reference 3.4): what is older is one window, open below.
+const FLOOR: Timestamp = Timestamp::from_ms(1_262_304_000_000);
+/// Rows wanted in a window: small enough that a killed run loses little and several spill side by side, large enough that the
+/// half-empty last page of each window is a small part of it.
+const FEWEST_ROWS: u64 = 2_000;
+const MOST_ROWS: u64 = 5_000;
+
+/// A window that is being read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Active {
+    /// Which.
+    pub window: Window,
+    /// Rows so far.
+    pub rows: u64,
+}
+
+/// Cuts what is left of a first load into windows, newest first, each sized by what its neighbours held. A window costs one
+/// half-empty page, so there are few; they end together, because permits go to the one with most left ([`Splitter::left`]).
+#[derive(Debug, Clone)]
+pub struct Splitter {
+    /// What is left, oldest first.
+    gaps: Vec<Window>,
+    /// Length of the last window cut.
+    last: Option<i64>,
+    finished: Vec<(Window, u64)>,
+    rows: u64,
+}
+
+impl Splitter {
+    /// A splitter of `gaps` (oldest first).
+    #[must_use]
+    pub fn new(gaps: Vec<Window>) -> Self {
+        Self { gaps, last: None, finished: Vec::new(), rows: 0 }
+    }
+
+    /// Whether everything was cut.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.gaps.is_empty()
+    }
+
+    /// A window was read to its end.
+    pub fn finished(&mut self, window: Window, rows: u64) {
+        self.rows += rows;
+        self.finished.push((window, rows));
+    }
+
+    /// Rows a millisecond next to `t`, by the two finished windows nearest to it; else by what active ones hold already.
+    fn density(&self, t: Timestamp, active: &[Active]) -> Option<f64> {
+        let mut near: Vec<_> = self.finished.iter().filter_map(|(w, n)| Some((w.from?, w.to, *n))).collect();
+        near.sort_by_key(|(from, to, _)| (from.ms() - t.ms()).abs().min((to.ms() - t.ms()).abs()));
+        near.truncate(2);
+        if near.is_empty() {
+            near = active.iter().filter(|a| a.rows > 0).filter_map(|a| Some((a.window.from?, a.window.to, a.rows))).collect();
+        }
+        let length: i64 = near.iter().map(|(from, to, _)| to.ms() - from.ms()).sum();
+        let rows: u64 = near.iter().map(|(_, _, n)| n).sum();
+        (length > 0).then(|| rows as f64 / length as f64)
+    }
+
+    /// The next window to read while `active` ones are under way; `None` when all is cut, or it is wiser to wait for the first
+    /// page of the first one.
+    pub fn next(&mut self, active: &[Active]) -> Option<Window> {
+        let gap = *self.gaps.last()?;
+        let length = match (self.last, self.finished.is_empty()) {
+            (None, _) => i64::try_from(FIRST.as_millis()).unwrap_or(i64::MAX),
+            (Some(_), true) if active.iter().all(|a| a.rows == 0) => return None,
+            (Some(last), true) => last.saturating_mul(LADDER),
+            (Some(last), false) => {
+                let density = self.density(gap.to, active).unwrap_or(0.0);
+                let wanted = (self.rows / 4).clamp(FEWEST_ROWS, MOST_ROWS) as f64;
+                let rest = (gap.to.ms() - gap.from.unwrap_or(FLOOR).max(FLOOR).ms()).max(0);
+                if density * rest as f64 <= wanted / 2.0 && (density == 0.0 || last >= 4 * FIRST.as_millis() as i64) {
+                    // Hardly anything is left: one window for all of it.
+                    i64::MAX
+                } else if density == 0.0 {
+                    last.saturating_mul(STRETCH)
+                } else {
+                    ((wanted / density) as i64).clamp(1, last.saturating_mul(STRETCH))
+                }
+            }
+        };
+        let window = self.cut(gap, length);
+        self.last = Some(window.from.map_or(i64::MAX / 8, |f| window.to.ms() - f.ms()).max(1));
+        Some(window)
+    }
+
+    /// Takes about `length` off the newer end of `gap`, ending at a year's turn when one is near.
+    fn cut(&mut self, gap: Window, length: i64) -> Window {
+        self.gaps.pop();
+        let mut from = Timestamp::from_ms(gap.to.ms().saturating_sub(length));
+        let slack = length / 4;
+        for turn in [year_start(from), year_start(Timestamp::from_ms(from.ms().saturating_add(366 * 86_400_000)))] {
+            if (turn.ms() - from.ms()).abs() <= slack && turn < gap.to {
+                from = turn;
+                break;
+            }
+        }
+        let short = gap.from.map_or(from <= FLOOR, |start| from.ms().saturating_sub(start.ms()) <= slack);
+        if short {
+            return gap;
+        }
+        self.gaps.push(Window::new(gap.from, from));
+        Window::new(Some(from), gap.to)
+    }
+
+    /// About how many pages of `page` rows an active window still has, by its neighbours' density: who has most goes first.
+    #[must_use]
+    pub fn left(&self, active: &Active, page: u64) -> u32 {
+        let page = page.max(1);
+        let expected = active.window.from.and_then(|from| {
+            Some(self.density(active.window.to, &[])? * (active.window.to.ms() - from.ms()) as f64)
+        });
+        let pages = match expected {
+            Some(rows) if rows > active.rows as f64 => (rows as u64 - active.rows).div_ceil(page),
+            // Longer than expected: a quarter more of what it held so far.
+            _ => active.rows / page / 4 + 1,
+        };
+        u32::try_from(pages).unwrap_or(u32::MAX / 2)
+    }
+}
+
+fn year_start(t: Timestamp) -> Timestamp {
+    let Ok(instant) = jiff::Timestamp::from_millisecond(t.ms()) else { return t };
+    let year = instant.to_zoned(jiff::tz::TimeZone::UTC).year();
+    let start = jiff::civil::date(year, 1, 1).to_zoned(jiff::tz::TimeZone::UTC);
+    start.map_or(t, |z| Timestamp::from_ms(z.timestamp().as_millisecond()))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const DAY: i64 = 86_400_000;
+    const NOW: Timestamp = Timestamp::from_ms(1_790_000_000_000);
+
+    /// Plays a load against a made-up history; returns the windows cut and the pages read.
+    fn play(rows_at: impl Fn(Window) -> u64, at_once: usize) -> (Vec<Window>, u64) {
+        let mut splitter = Splitter::new(vec![Window::new(None, NOW)]);
+        let mut active: Vec<(Active, u64)> = Vec::new();
+        let (mut windows, mut pages) = (Vec::new(), 0);
+        loop {
+            while active.len() < at_once {
+                let seen: Vec<Active> = active.iter().map(|(a, _)| *a).collect();
+                let Some(window) = splitter.next(&seen) else { break };
+                windows.push(window);
+                active.push((Active { window, rows: 0 }, rows_at(window)));
+            }
+            let Some(i) = (0..active.len()).max_by_key(|i| splitter.left(&active[*i].0, 100)) else { break };
+            pages += 1;
+            let (a, total) = &mut active[i];
+            a.rows = (a.rows + 100).min(*total);
+            if a.rows == *total {
+                let (a, total) = active.swap_remove(i);
+                splitter.finished(a.window, total);
+            }
+            assert!(windows.len() < 10_000);
+        }
+        assert!(splitter.is_done());
+        (windows, pages)
+    }
+
+    /// `total` rows spread evenly over `years` before now.
+    fn even(total: u64, years: i64) -> impl Fn(Window) -> u64 {
+        move |w: Window| {
+            let begin = NOW.ms() - years * 365 * DAY;
+            let count = |t: i64| ((t - begin).max(0) as f64 / (NOW.ms() - begin) as f64 * total as f64) as u64;
+            count(w.to.ms()) - w.from.map_or(0, |f| count(f.ms()))
+        }
+    }
+
+    #[test]
+    fn windows_are_few_and_pages_hardly_more_than_the_rows_ask_for() {
+        for (total, years, most_extra) in
+            [(0, 5, 3), (1, 5, 3), (200, 5, 4), (20_000, 3, 9), (20_000, 5, 9), (20_000, 12, 12), (1_000_000, 5, 260)]
+        {
+            let (windows, pages) = play(even(total, years), 4);
+            let extra = pages - total.div_ceil(100);
+            assert!(extra <= most_extra, "{total} rows over {years} years: {extra} extra pages, {} windows", windows.len());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn windows_cover_everything_once(total in 0u64..50_000, years in 1i64..15, at_once in 1usize..9) {
+            let (mut windows, _) = play(even(total, years), at_once);
+            windows.sort();
+            prop_assert_eq!(windows[0].from, None);
+            prop_assert_eq!(windows.last().unwrap().to, NOW);
+            for pair in windows.windows(2) {
+                prop_assert_eq!(Some(pair[0].to), pair[1].from);
+            }
+        }
+
+        #[test]
+        fn what_is_certain_never_passes_the_providers_clock(to in 0i64..1000, now in 0i64..1000, lag in 0u64..100) {
+            let w = certain(Window::new(None, Timestamp::from_ms(to)), Some(Timestamp::from_ms(now)), Duration::from_millis(lag));
+            prop_assert!(w.to.ms() <= to && w.to.ms() <= now - lag as i64);
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Deletions of a feed, applied to the tables concerned: children first, the record last, so that a crash in between leaves
+//! the record by which the rest is found again.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use arrow::array::{Array as _, AsArray as _};
+use arrow::datatypes::TimestampMicrosecondType;
+
+use super::{SyncError, TenantRun, group};
+use crate::catalog::{Mode, Resource, Table};
+use crate::load::{self, Deleted, Deletion};
+use crate::names::ResourceName;
+use crate::state::{CommitKind, PartitionFigures};
+
+/// What a feed did to each table.
+pub(super) type Touched = BTreeMap<ResourceName, Deleted>;
+
+/// Applies the deletions that `feed` announced.
+pub(super) async fn apply(run: &TenantRun, feed: &Resource, deletions: &[Deletion]) -> Result<Touched, SyncError> {
+    let mut touched = Touched::new();
+    let Mode::Tombstones { of, .. } = &feed.mode else { return Ok(touched) };
+    let provider = &run.config().provider;
+    let Some(target) = provider.resource(of.as_str()) else { return Ok(touched) };
+    if deletions.is_empty() || run.commit_of(of).await?.is_none() {
+        return Ok(touched);
+    }
+    let on = run.config().tenant(&run.tenant).on_delete;
+    let table = run.config().table(target)?;
+    for child in &provider.resources {
+        let Mode::Extracted { from, field } = &child.mode else { continue };
+        if from != of || run.commit_of(&child.name).await?.is_none() {
+            continue;
+        }
+        let children = run.config().table(child)?;
+        let deleted = if child.parent.is_some() {
+            load::delete_by_parent(&run.lake, &run.lease, &children, deletions, on, None).await?
+        } else {
+            let shared = orphans(run, target, &table, field, deletions).await?;
+            load::delete_by_key(&run.lake, &run.lease, &children, &shared, on, None).await?
+        };
+        record(run, &child.name, &children, &deleted).await?;
+        touched.insert(child.name.clone(), deleted);
+    }
+    let deleted = load::delete_by_key(&run.lake, &run.lease, &table, deletions, on, None).await?;
+    record(run, of, &table, &deleted).await?;
+    touched.insert(of.clone(), deleted);
+    Ok(touched)
+}
+
+/// Shared things (contacts) to which only deleted records refer.
+async fn orphans(
+    run: &TenantRun,
+    target: &Resource,
+    table: &Table,
+    field: &str,
+    deletions: &[Deletion],
+) -> Result<Vec<Deletion>, SyncError> {
+    let Some(column) = target.columns.iter().find(|c| c.source == field) else { return Ok(Vec::new()) };
+    let keys: BTreeSet<String> = deletions.iter().map(|d| d.key.clone()).collect();
+    let at: BTreeMap<&str, i64> = deletions.iter().map(|d| (d.key.as_str(), d.at.us())).collect();
+    let key = target.key[0].as_str();
+    let version = table.version.map(|i| table.schema.field(i).name().clone());
+    let mut columns = vec![key, column.name.as_str()];
+    columns.extend(version.as_deref());
+    let rows = load::select(&run.lake, table, &columns, &keys).await?;
+    let text = |name: &str| rows.column_by_name(name).and_then(|c| c.as_string_opt::<i32>()).cloned();
+    let (Some(ids), Some(refs)) = (text(key), text(&column.name)) else { return Ok(Vec::new()) };
+    let versions = version.as_deref().and_then(|v| rows.column_by_name(v)).and_then(|c| c.as_primitive_opt::<TimestampMicrosecondType>());
+    let mut candidates: BTreeMap<String, crate::clock::Timestamp> = BTreeMap::new();
+    let mut dead = BTreeSet::new();
+    for i in (0..rows.num_rows()).filter(|&i| !refs.is_null(i)) {
+        let Some(deleted_us) = at.get(ids.value(i)) else { continue };
+        // A record changed after its deletion is alive again.
+        if versions.is_some_and(|v| !v.is_null(i) && v.value(i) > *deleted_us) {
+            continue;
+        }
+        dead.insert(ids.value(i).to_owned());
+        let when = crate::clock::Timestamp::from_ms(deleted_us.div_euclid(1000));
+        let latest = candidates.entry(refs.value(i).to_owned()).or_insert(when);
+        *latest = when.max(*latest);
+    }
+    let values: BTreeSet<String> = candidates.keys().cloned().collect();
+    let living = load::still_referenced(&run.lake, table, &column.name, &values, &dead).await?;
+    candidates.retain(|id, _| !living.contains(id));
+    Ok(candidates.into_iter().map(|(key, at)| Deletion { key, at }).collect())
+}
+
+/// Notes a table's changed files in its own line of commits.
+pub(super) async fn record(
+    run: &TenantRun,
+    resource: &ResourceName,
+    table: &Table,
+    deleted: &Deleted,
+) -> Result<(), SyncError> {
+    if deleted.rewritten.is_empty() {
+        return Ok(());
+    }
+    let Some(last) = run.commit_of(resource).await? else { return Ok(()) };
+    let mut commit = crate::state::Commit { run: run.run, ..last.body };
+    if commit.kind == CommitKind::Backfill {
+        commit.kind = CommitKind::Increment;
+        commit.backfilled = None;
+    }
+    for (value, merged) in &deleted.rewritten {
+        let figures = PartitionFigures { rows: merged.rows, living: merged.living, version: merged.version.clone() };
+        group::note(&mut commit.partitions, table.layout.folder(*value), figures);
+    }
+    run.state.commits(&run.tenant, resource).append(last.n, commit).await?;
+    Ok(())
+}

@@ -1,0 +1,696 @@
+//! One resource with what is taken out of it: windows read side by side, spilled, merged per partition, committed as they
+//! finish.
+//!
+//! Fetching tasks decode their pages and send them over a short channel whose end is a message; this side keeps the spills,
+//! merges off the async threads, one replacement after the other, and commits a window only when every row of it, in every
+//! table, is durable.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use arrow::array::{Array as _, AsArray as _};
+use arrow::datatypes::TimestampMicrosecondType;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::delete::Touched;
+use super::{Chosen, Done, SyncError, TenantRun, fail};
+use crate::catalog::{Mode, PartitionValue, Resource, Table};
+use crate::clock::Timestamp;
+use crate::extract::{self, Decoded, ExtractError, Pager};
+use crate::http::Priority;
+use crate::load::{self, Deletion, KEY_SEPARATOR, Lake, LoadError, Merged, Runs, Spill, Suppress, Ticket};
+use crate::names::ResourceName;
+use crate::plan::{Active, Filter, Splitter, Wish, Work, certain};
+use crate::report::{DriftCount, Failure, Outcome, ResourceReport};
+use crate::state::{Commit, CommitKind, Entry, PartitionFigures, Window};
+use crate::transform::{Decoder, Drift, Page};
+
+/// Finished rows are merged at the latest after so long: a killed run loses no more than this and the windows under way.
+const FLUSH_EVERY: Duration = Duration::from_secs(30);
+/// Finished rows that are merged at once, however young: a merge of this many pays for rewriting its partitions.
+const FLUSH_ROWS: u64 = 200_000;
+/// Pages that wait between fetching and spilling: enough that neither waits for the other's hiccups.
+const PAGES_WAITING: usize = 8;
+/// Listings and feeds go before windows of a load: they are short, and others wait for their end.
+const FIRST: Priority = Priority(1_000_000);
+/// Absences up to this many are believed, whatever their share (DESIGN: more than 20 % and more than 20 rows are refused).
+const FEW_ABSENT: usize = 20;
+
+/// A unit of reading.
+#[derive(Debug, Clone)]
+struct Job {
+    id: u32,
+    filter: Filter,
+    /// What is asked for; `None` for a whole listing.
+    read: Option<Window>,
+    /// What counts as covered when it is done.
+    cover: Window,
+}
+
+enum Message {
+    Page { job: u32, page: Box<Page>, seen_at: Timestamp, seq: u64 },
+    Finished { job: u32, requests: u64, date: Option<Timestamp> },
+    Failed { job: u32, requests: u64, error: ExtractError },
+}
+
+/// A table of the group: the resource's own is the first.
+struct Part {
+    resource: Resource,
+    table: Arc<Table>,
+    spill: Spill,
+    suppress: Suppress,
+    last: Option<Entry<Commit>>,
+    partitions: BTreeMap<String, PartitionFigures>,
+    touched: bool,
+    report: ResourceReport,
+}
+
+pub(super) struct Group {
+    run: Arc<TenantRun>,
+    chosen: Chosen,
+    parts: Vec<Part>,
+    /// The resource's next commit, as far as it is true already.
+    commit: Commit,
+    wish: Wish,
+    drift: Drift,
+    failure: Option<Failure>,
+    complete: bool,
+    /// Keys of a listing, for its absences.
+    present: BTreeSet<String>,
+    deletions: Vec<Deletion>,
+    quarantined: u64,
+    next_job: u32,
+}
+
+struct Flushed {
+    part: usize,
+    value: PartitionValue,
+    ticket: Ticket,
+    merged: Merged,
+}
+
+/// Where jobs come from.
+enum Source {
+    Fixed(Vec<Job>),
+    Load(Splitter),
+}
+
+impl Group {
+    pub(super) async fn open(run: Arc<TenantRun>, chosen: Chosen) -> Result<Self, SyncError> {
+        let mut parts = Vec::new();
+        for resource in std::iter::once(&chosen.resource).chain(&chosen.extract) {
+            let table = Arc::new(run.config().table(resource)?);
+            let last = run.commit_of(&resource.name).await?;
+            let spill = Spill::new(table.clone(), run.lake.scratch.join(resource.name.as_str()))?;
+            parts.push(Part {
+                suppress: run.suppressed(resource).await?,
+                partitions: last.as_ref().map(|l| l.body.partitions.clone()).unwrap_or_default(),
+                report: ResourceReport { mode: resource.mode.word().into(), ..ResourceReport::default() },
+                resource: resource.clone(),
+                table,
+                spill,
+                last,
+                touched: false,
+            });
+        }
+        let table = &parts[0].table;
+        let empty = || Commit::empty(run.run, CommitKind::Load, table.layout.granularity, table.fingerprint());
+        let commit = parts[0].last.as_ref().map_or_else(empty, |l| Commit { run: run.run, backfilled: None, ..l.body.clone() });
+        let mut wish = Wish { full: run.options.full, backfill: run.options.backfill };
+        // A table that was enabled after its parent was loaded has no history yet: its parent is read anew.
+        let late = parts[0].last.is_some() && parts[1..].iter().any(|p| p.last.is_none());
+        if late && wish.backfill.is_none() && !wish.full {
+            wish.full = true;
+            parts[0].report.notes.push("read anew from the start, because a table taken out of it is new".into());
+        }
+        Ok(Self {
+            run,
+            chosen,
+            parts,
+            commit,
+            wish,
+            drift: Drift::default(),
+            failure: None,
+            complete: true,
+            present: BTreeSet::new(),
+            deletions: Vec::new(),
+            quarantined: 0,
+            next_job: 0,
+        })
+    }
+
+    pub(super) fn resource(&self) -> &Resource {
+        &self.chosen.resource
+    }
+    pub(super) fn last(&self) -> Option<&Commit> {
+        self.parts[0].last.as_ref().map(|l| &l.body)
+    }
+    pub(super) fn wish(&self) -> Wish {
+        self.wish
+    }
+    /// Whether everything that was begun was read to its end.
+    pub(super) fn is_complete(&self) -> bool {
+        self.complete && self.failure.is_none()
+    }
+    pub(super) fn deletions(&self) -> Vec<Deletion> {
+        self.deletions.clone()
+    }
+    pub(super) fn deleted(&mut self, touched: Touched) {
+        for (name, deleted) in touched {
+            if deleted.rows > 0 {
+                self.parts[0].report.notes.push(format!("{} rows of {name} deleted", deleted.rows));
+            }
+            self.parts[0].report.deleted += deleted.rows;
+            self.parts[0].report.partitions_rewritten += deleted.rewritten.len() as u64;
+        }
+    }
+
+    /// Before anything is written: one layout for the whole lake, and every file of today's shape.
+    pub(super) async fn prepare(&mut self) -> Result<(), SyncError> {
+        for i in 0..self.parts.len() {
+            let part = &self.parts[i];
+            self.run.one_layout(&part.table).await?;
+            let found = load::layout_found(&self.run.lake, &part.table).await?;
+            if !found.agrees(part.table.layout.granularity) {
+                let found: Vec<String> = found.granularities.iter().map(ToString::to_string).chain(found.strangers).collect();
+                return Err(SyncError::Layout {
+                    resource: part.resource.name.clone(),
+                    found: found.join(", "),
+                    wanted: part.table.layout.granularity.to_string(),
+                });
+            }
+            if part.last.as_ref().is_some_and(|l| l.body.schema != part.table.fingerprint()) {
+                let brought = load::bring_forward(&self.run.lake, &self.run.lease, &part.table).await?;
+                let (living, rows) = part.last.as_ref().map_or((0, 0), |l| (l.body.living(), l.body.rows()));
+                let figures = figures(&self.run.lake, &part.table, living, rows).await?;
+                tracing::info!(resource = %part.resource.name, brought, "brought the table's files forward to the catalogue");
+                let part = &mut self.parts[i];
+                part.partitions = figures;
+                part.touched = true;
+                if i == 0 {
+                    self.commit.schema = self.parts[0].table.fingerprint();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn id(&mut self) -> u32 {
+        self.next_job += 1;
+        self.next_job
+    }
+
+    /// Reads what is due. `hold` leaves the commit to [`Group::commit_held`].
+    pub(super) async fn read(&mut self, work: Work, hold: bool) -> Result<(), SyncError> {
+        self.parts[0].report.mode = super::word(&work).into();
+        let id = self.id();
+        let source = match work {
+            Work::Load { started, gaps, begins } => {
+                self.commit.kind = CommitKind::Load;
+                if begins {
+                    // Durable before the first window: the increments of later runs reach back to it.
+                    self.commit.load_started = Some(started);
+                    self.commit.load_done = false;
+                    self.commit.covered = crate::state::Covered::default();
+                    self.commit().await?;
+                }
+                Source::Load(Splitter::new(gaps))
+            }
+            Work::Listing { started } => {
+                self.commit.kind = CommitKind::Listing;
+                Source::Fixed(vec![Job { id, filter: Filter::Whole, read: None, cover: Window::new(None, started) }])
+            }
+            Work::Increment { window, reach } => {
+                self.commit.kind = CommitKind::Increment;
+                let read = Some(Window::new(reach, window.to));
+                Source::Fixed(vec![Job { id, filter: Filter::Updated, read, cover: window }])
+            }
+            Work::Backfill { window } => {
+                self.commit.kind = CommitKind::Backfill;
+                self.commit.backfilled = Some(window);
+                Source::Fixed(vec![Job { id, filter: Filter::Updated, read: Some(window), cover: window }])
+            }
+        };
+        self.windows(source, hold).await
+    }
+
+    fn query(&self, job: &Job) -> (Vec<(String, String)>, Vec<String>) {
+        let expands = self.chosen.expands.clone();
+        let Some(read) = job.read else { return (Vec::new(), expands) };
+        match (&self.chosen.resource.mode, job.filter) {
+            (Mode::Incremental { load: Some(filter), .. }, Filter::Created) => (extract::bounds(filter, read), expands),
+            (Mode::Incremental { cursor, bare, .. }, Filter::Updated) => {
+                (extract::bounds(cursor, read), if *bare { Vec::new() } else { expands })
+            }
+            (Mode::Tombstones { cursor, .. }, Filter::Updated) => {
+                // Both bounds always: one connector found them required, and the end perhaps exclusive (reference 4.4).
+                let from = Some(read.from.unwrap_or(Timestamp::from_ms(0)));
+                (extract::bounds(cursor, Window::new(from, read.to)), expands)
+            }
+            _ => (Vec::new(), expands),
+        }
+    }
+
+    async fn windows(&mut self, mut source: Source, hold: bool) -> Result<(), SyncError> {
+        let run = self.run.clone();
+        let clock = run.world.clock;
+        let gate = run.session.gate().clone();
+        let (sender, mut inbox) = mpsc::channel::<Message>(PAGES_WAITING);
+        let mut fetching: JoinSet<()> = JoinSet::new();
+        let mut flushing: JoinSet<Result<Vec<Flushed>, LoadError>> = JoinSet::new();
+        let mut active: BTreeMap<u32, (Job, Active, Arc<AtomicU32>)> = BTreeMap::new();
+        // Read to their end and not committed yet, with what is certain of them.
+        let mut finished: BTreeMap<u32, (Job, Window)> = BTreeMap::new();
+        let mut flushed_at = clock.elapsed();
+        let mut halted = false;
+        loop {
+            // New work, as much as keeps the bucket busy.
+            halted |= run.world.stop.is_cancelled() || self.failure.is_some();
+            while !halted && active.len() < gate.chains() {
+                let job = match &mut source {
+                    Source::Fixed(jobs) => jobs.pop(),
+                    Source::Load(splitter) => {
+                        let seen: Vec<Active> = active.values().map(|(_, a, _)| *a).collect();
+                        splitter.next(&seen).map(|window| {
+                            self.next_job += 1;
+                            Job { id: self.next_job, filter: Filter::Created, read: Some(window), cover: window }
+                        })
+                    }
+                };
+                let Some(job) = job else { break };
+                let priority = Arc::new(AtomicU32::new(if job.filter == Filter::Created { 1 } else { FIRST.0 }));
+                fetching.spawn(self.fetch(&job, priority.clone(), sender.clone()));
+                active.insert(job.id, (job.clone(), Active { window: job.cover, rows: 0 }, priority));
+            }
+            if let Source::Load(splitter) = &source {
+                for (_, a, priority) in active.values() {
+                    priority.store(splitter.left(a, 100), Ordering::Relaxed);
+                }
+            }
+            if halted && run.world.stop.is_cancelled() && !active.is_empty() {
+                // Drop what is under way; what is finished is still merged and committed.
+                fetching.abort_all();
+                for id in std::mem::take(&mut active).into_keys() {
+                    self.parts.iter_mut().for_each(|p| p.spill.discard(id));
+                }
+                self.complete = false;
+            }
+            let pending: u64 = self.parts.iter().flat_map(|p| p.spill.pending()).map(|p| p.rows).sum();
+            let idle = active.is_empty();
+            if flushing.is_empty() && !finished.is_empty() {
+                let due = idle || pending >= FLUSH_ROWS || clock.elapsed().saturating_sub(flushed_at) >= FLUSH_EVERY;
+                if due && pending > 0 {
+                    flushed_at = clock.elapsed();
+                    flushing.spawn(flush(run.clone(), self.take()));
+                } else if due {
+                    self.cover(&mut finished, hold).await?;
+                }
+            }
+            if idle && flushing.is_empty() && finished.is_empty() {
+                let more = match &source {
+                    Source::Fixed(jobs) => !jobs.is_empty(),
+                    Source::Load(splitter) => !splitter.is_done(),
+                };
+                self.complete &= !more;
+                break;
+            }
+            tokio::select! {
+                Some(message) = inbox.recv(), if !idle => match message {
+                    Message::Page { job, page, seen_at, seq } => {
+                        if let Some((_, a, _)) = active.get_mut(&job) {
+                            a.rows += page.records as u64;
+                            self.page(job, *page, seen_at, seq).await?;
+                        }
+                    }
+                    Message::Finished { job, requests, date } => {
+                        self.parts[0].report.requests += requests;
+                        if let Some((job, a, _)) = active.remove(&job) {
+                            self.parts.iter_mut().for_each(|p| p.spill.finish(job.id));
+                            self.parts[0].report.windows += 1;
+                            if let Source::Load(splitter) = &mut source {
+                                splitter.finished(job.cover, a.rows);
+                            }
+                            let sure = certain(job.cover, date, run.config().safety_lag);
+                            finished.insert(job.id, (job, sure));
+                        }
+                    }
+                    Message::Failed { job, requests, error } => {
+                        self.parts[0].report.requests += requests;
+                        active.remove(&job);
+                        self.parts.iter_mut().for_each(|p| p.spill.discard(job));
+                        self.complete = false;
+                        // The first says why; no new window is begun, those under way may end.
+                        if self.failure.is_none() {
+                            self.failure = Some(fail(Some(&self.chosen.resource.name), &error.into()));
+                        }
+                    }
+                },
+                Some(done) = flushing.join_next(), if !flushing.is_empty() => {
+                    let done = done.map_err(|_| SyncError::Died { tenant: run.tenant.clone() })??;
+                    self.settle(done);
+                    self.cover(&mut finished, hold).await?;
+                }
+                () = run.world.stop.cancelled(), if !halted => {}
+                () = tokio::time::sleep(FLUSH_EVERY), if !idle => {}
+                Some(joined) = fetching.join_next(), if !fetching.is_empty() => {
+                    // Its last words are in the channel; without them it died.
+                    if joined.is_err_and(|e| e.is_panic()) {
+                        return Err(SyncError::Died { tenant: run.tenant.clone() });
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn fetch(&self, job: &Job, priority: Arc<AtomicU32>, inbox: mpsc::Sender<Message>) -> impl Future<Output = ()> + Send + 'static {
+        let run = self.run.clone();
+        let resource = self.chosen.resource.clone();
+        let extract = self.chosen.extract.clone();
+        let (filter, expands) = self.query(job);
+        let job = job.id;
+        let name = resource.name.clone();
+        async move {
+            let mut decoder = Decoder::new(&resource, &extract.iter().collect::<Vec<_>>());
+            let mut pager = Pager::new(&run.session, &resource, filter, &expands);
+            let mut date = None;
+            loop {
+                let urgent = Priority(priority.load(Ordering::Relaxed));
+                let next = pager.next(urgent, |body| {
+                    let mut page = decoder.page(body).map_err(|e| e.to_string())?;
+                    Ok(Decoded { next: page.next.take(), more: page.more, page })
+                });
+                let message = match next.await {
+                    Ok(Some(fetched)) => {
+                        // The first answer's: nothing later than its clock is certain to be in the window.
+                        date = date.or(fetched.date);
+                        run.world.progress.update(&run.tenant, &name, |u| {
+                            u.records += fetched.page.records as u64;
+                            u.requests += 1;
+                        });
+                        let seq = run.seq.fetch_add(1, Ordering::Relaxed);
+                        Message::Page { job, page: Box::new(fetched.page), seen_at: fetched.received, seq }
+                    }
+                    Ok(None) => Message::Finished { job, requests: pager.requests(), date },
+                    Err(error) => Message::Failed { job, requests: pager.requests(), error },
+                };
+                let last = !matches!(message, Message::Page { .. });
+                if inbox.send(message).await.is_err() || last {
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn page(&mut self, job: u32, page: Page, seen_at: Timestamp, seq: u64) -> Result<(), SyncError> {
+        self.parts[0].report.records += page.records as u64;
+        self.drift.merge(page.drift);
+        match &self.chosen.resource.mode {
+            Mode::Full => self.present.extend(keys(&page.rows, &self.chosen.resource.key)),
+            Mode::Tombstones { cursor, .. } => {
+                let at = page.rows.column_by_name(&cursor.column).and_then(|c| c.as_primitive_opt::<TimestampMicrosecondType>());
+                let ids = keys(&page.rows, &self.chosen.resource.key);
+                for (i, key) in ids.enumerate() {
+                    if let Some(us) = at.filter(|a| !a.is_null(i)).map(|a| a.value(i)) {
+                        self.deletions.push(Deletion { key, at: Timestamp::from_ms(us.div_euclid(1000)) });
+                    }
+                }
+            }
+            Mode::Incremental { .. } | Mode::Extracted { .. } => {}
+        }
+        for rejected in page.rejected {
+            self.quarantined += 1;
+            let (run, name) = (&self.run, &self.chosen.resource.name);
+            tracing::warn!(resource = %name, why = %rejected.why, "a record goes to quarantine");
+            let place = format!("quarantine/{}/{name}/{}/{}", run.tenant, run.run, self.quarantined);
+            let sealed = run.auth.vault().seal(&place, &rejected.raw)?;
+            let text = serde_json::to_vec(&sealed).unwrap_or_default();
+            run.state.quarantine(&run.tenant, name, run.run, self.quarantined, text.into()).await?;
+        }
+        self.parts[0].spill.add(job, &page.rows, seen_at, seq)?;
+        for (name, rows) in page.extracted {
+            if let Some(part) = self.parts.iter_mut().find(|p| p.resource.name == name) {
+                part.report.records += rows.num_rows() as u64;
+                part.spill.add(job, &rows, seen_at, seq)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes every finished row out of the spills; children first, so that a parent is never in the lake before them.
+    fn take(&mut self) -> Vec<(usize, Arc<Table>, Suppress, PartitionValue, Runs)> {
+        let mut all = Vec::new();
+        for i in (0..self.parts.len()).rev() {
+            let part = &mut self.parts[i];
+            for pending in part.spill.pending() {
+                let runs = part.spill.take(pending.value);
+                all.push((i, part.table.clone(), part.suppress.clone(), pending.value, runs));
+            }
+        }
+        all
+    }
+
+    fn settle(&mut self, done: Vec<Flushed>) {
+        for f in done {
+            let part = &mut self.parts[f.part];
+            part.spill.settle(f.ticket);
+            let m = f.merged;
+            part.report.inserted += m.inserted;
+            part.report.updated += m.updated;
+            part.report.unchanged += m.unchanged;
+            part.report.removed += m.removed;
+            part.report.suppressed += m.suppressed;
+            part.report.partitions_rewritten += u64::from(m.rewritten);
+            part.touched |= m.rewritten;
+            let figures = PartitionFigures { rows: m.rows, living: m.living, version: m.version };
+            note(&mut part.partitions, part.table.layout.folder(f.value), figures);
+        }
+    }
+
+    /// Commits every finished window of which nothing is left in a spill.
+    async fn cover(&mut self, finished: &mut BTreeMap<u32, (Job, Window)>, hold: bool) -> Result<(), SyncError> {
+        let waiting: BTreeSet<u32> = self.parts.iter().flat_map(|p| p.spill.unmerged_windows()).collect();
+        let ready: Vec<u32> = finished.keys().filter(|id| !waiting.contains(id)).copied().collect();
+        if ready.is_empty() {
+            return Ok(());
+        }
+        for id in ready {
+            let Some((job, sure)) = finished.remove(&id) else { continue };
+            if self.commit.kind == CommitKind::Backfill {
+                continue;
+            }
+            match job.filter {
+                Filter::Created => self.commit.covered.created.add(sure),
+                Filter::Updated => self.commit.covered.updated.add(sure),
+                Filter::Whole => {
+                    self.commit.covered.full = Some(sure.to);
+                    if matches!(self.chosen.resource.mode, Mode::Incremental { .. }) {
+                        self.commit.load_started = Some(sure.to);
+                        self.commit.covered.updated = crate::state::Intervals::default();
+                    }
+                    self.commit.load_done = true;
+                }
+            }
+        }
+        if let Some(started) = self.commit.load_started
+            && !self.commit.load_done
+        {
+            self.commit.load_done = self.commit.covered.created.gaps(Window::new(None, started)).is_empty();
+        }
+        if hold { Ok(()) } else { self.commit().await }
+    }
+
+    /// Commits what is true: the tables taken out first, then the resource with its cursor.
+    async fn commit(&mut self) -> Result<(), SyncError> {
+        let run = self.run.clone();
+        run.lease.ensure().await?;
+        self.commit.partitions.clone_from(&self.parts[0].partitions);
+        for i in (0..self.parts.len()).rev() {
+            let part = &mut self.parts[i];
+            if i > 0 && !part.touched && part.last.is_some() {
+                continue;
+            }
+            let commit = if i == 0 {
+                self.commit.clone()
+            } else {
+                let mut c = Commit::empty(run.run, self.commit.kind, part.table.layout.granularity, part.table.fingerprint());
+                c.partitions.clone_from(&part.partitions);
+                c
+            };
+            let after = part.last.as_ref().map_or(0, |l| l.n);
+            part.last = Some(run.state.commits(&run.tenant, &part.resource.name).append(after, commit).await?);
+            part.touched = false;
+        }
+        Ok(())
+    }
+
+    /// The commit of a feed, once its deletions are applied.
+    pub(super) async fn commit_held(&mut self) -> Result<(), SyncError> {
+        self.commit().await
+    }
+
+    /// Rows that a complete listing no longer has: confirmed one by one, or by a second complete listing, then deleted.
+    pub(super) async fn absences(&mut self) -> Result<(), SyncError> {
+        let run = self.run.clone();
+        let resource = self.chosen.resource.clone();
+        let table = self.parts[0].table.clone();
+        let living = load::living_keys(&run.lake, &table).await?;
+        let mut absent: Vec<String> = living.difference(&self.present).cloned().collect();
+        if absent.is_empty() {
+            return Ok(());
+        }
+        if absent.len() > FEW_ABSENT && absent.len() * 5 > living.len() && !run.options.allow_mass_delete {
+            return Err(SyncError::MassDelete {
+                tenant: run.tenant.clone(),
+                resource: resource.name.clone(),
+                absent: absent.len(),
+                rows: living.len(),
+            });
+        }
+        match &resource.item {
+            Some(item) => {
+                let mut gone = Vec::new();
+                for id in absent {
+                    self.parts[0].report.requests += 1;
+                    if extract::exists(&run.session, &resource, item, &id).await? {
+                        self.parts[0].report.notes.push("a row that its listing skipped is still there by its id; it was kept".into());
+                    } else {
+                        gone.push(id);
+                    }
+                }
+                absent = gone;
+            }
+            None => {
+                let mut decoder = Decoder::new(&resource, &[]);
+                let mut pager = Pager::new(&run.session, &resource, Vec::new(), &[]);
+                let mut again = BTreeSet::new();
+                loop {
+                    let next = pager.next(FIRST, |body| {
+                        let mut page = decoder.page(body).map_err(|e| e.to_string())?;
+                        Ok(Decoded { next: page.next.take(), more: page.more, page })
+                    });
+                    let Some(fetched) = next.await? else { break };
+                    again.extend(keys(&fetched.page.rows, &resource.key));
+                }
+                self.parts[0].report.requests += pager.requests();
+                absent.retain(|id| !again.contains(id));
+            }
+        }
+        let at = run.world.clock.now();
+        let deletions: Vec<Deletion> = absent.into_iter().map(|key| Deletion { key, at }).collect();
+        let on = run.config().tenant(&run.tenant).on_delete;
+        let deleted = load::delete_by_key(&run.lake, &run.lease, &table, &deletions, on, None).await?;
+        self.parts[0].report.deleted += deleted.rows;
+        self.parts[0].report.partitions_rewritten += deleted.rewritten.len() as u64;
+        if deleted.rewritten.is_empty() {
+            return Ok(());
+        }
+        for (value, m) in &deleted.rewritten {
+            let figures = PartitionFigures { rows: m.rows, living: m.living, version: m.version.clone() };
+            note(&mut self.parts[0].partitions, table.layout.folder(*value), figures);
+        }
+        self.commit().await
+    }
+
+    /// The reports of all its tables.
+    pub(super) fn end(mut self, error: Option<SyncError>) -> Vec<Done> {
+        let name = self.chosen.resource.name.clone();
+        if let Some(e) = error {
+            self.failure = Some(fail(Some(&name), &e));
+        }
+        self.run.world.progress.update(&self.run.tenant, &name, |u| u.over = true);
+        let outcome = match (&self.failure, self.complete) {
+            (Some(_), _) => Outcome::Failed,
+            (None, true) => Outcome::Done,
+            (None, false) => Outcome::Stopped,
+        };
+        let mut failure = self.failure;
+        let drift: Vec<DriftCount> = self
+            .drift
+            .iter()
+            .map(|(place, found, kind, count)| DriftCount { place: place.into(), kind: kind.to_string(), found: found.to_string(), count })
+            .collect();
+        let mut all = Vec::new();
+        for (i, part) in self.parts.into_iter().enumerate() {
+            let mut report = part.report;
+            report.outcome = outcome;
+            report.rows = part.partitions.values().map(|p| p.living).sum();
+            if i == 0 {
+                report.quarantined = self.quarantined;
+                report.drift.clone_from(&drift);
+                report.cursor = part.last.as_ref().and_then(|l| l.body.cursor());
+            }
+            let failure = if i == 0 { failure.take() } else { None };
+            all.push(Done { resource: part.resource.name, report, failure });
+        }
+        all
+    }
+}
+
+async fn flush(
+    run: Arc<TenantRun>,
+    units: Vec<(usize, Arc<Table>, Suppress, PartitionValue, Runs)>,
+) -> Result<Vec<Flushed>, LoadError> {
+    let mut done = Vec::with_capacity(units.len());
+    for (part, table, suppress, value, runs) in units {
+        let ticket = runs.ticket();
+        let merged = load::merge(&run.lake, &run.lease, &table, value, runs, &suppress).await?;
+        done.push(Flushed { part, value, ticket, merged });
+    }
+    Ok(done)
+}
+
+/// Writes a partition's figures down, or crosses it out when there is no file.
+pub(super) fn note(partitions: &mut BTreeMap<String, PartitionFigures>, folder: String, figures: PartitionFigures) {
+    if figures.version.is_none() && figures.rows == 0 {
+        partitions.remove(&folder);
+    } else {
+        partitions.insert(folder, figures);
+    }
+}
+
+/// The figures of a table as its files have them. Living rows are counted.
+pub(super) async fn figures(
+    lake: &Lake,
+    table: &Table,
+    _living: u64,
+    _rows: u64,
+) -> Result<BTreeMap<String, PartitionFigures>, SyncError> {
+    let mut all = BTreeMap::new();
+    for f in load::figures(lake, table).await? {
+        let version = lake.store.open_file(&f.path).await?.map(|o| o.version);
+        all.insert(table.layout.folder(f.value), PartitionFigures { rows: f.rows, living: f.rows, version });
+    }
+    Ok(all)
+}
+
+/// The keys of a batch's rows, the parts of a composite one joined.
+fn keys<'a>(rows: &'a arrow::array::RecordBatch, key: &'a [String]) -> impl Iterator<Item = String> + 'a {
+    let columns: Vec<_> = key.iter().filter_map(|k| rows.column_by_name(k)).filter_map(|c| c.as_string_opt::<i32>()).collect();
+    (0..rows.num_rows()).map(move |i| {
+        let parts: Vec<&str> = columns.iter().map(|c| if c.is_null(i) { "" } else { c.value(i) }).collect();
+        parts.join(&KEY_SEPARATOR.to_string())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partition_without_a_file_is_crossed_out() {
+        let mut all = BTreeMap::new();
+        let some = PartitionFigures {
+            rows: 1,
+            living: 1,
+            version: Some(crate::store::Version { e_tag: None, version: None, bytes: 9 }),
+        };
+        note(&mut all, "created_year=2026".into(), some);
+        assert_eq!(all.len(), 1);
+        note(&mut all, "created_year=2026".into(), PartitionFigures { rows: 0, living: 0, version: None });
+        assert!(all.is_empty());
+    }
+}

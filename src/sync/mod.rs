@@ -1,0 +1,689 @@
+//! The whole job on one page: auth → plan → extract → transform → load → commit → report.
+//!
+//! Tenants run side by side, each under its lease; inside a tenant all resources run side by side behind one gate, then the
+//! feeds of deletions, then the deletions themselves. Data is always durable before the commit that speaks of it.
+
+mod delete;
+mod group;
+mod verdict;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::auth::{Auth, Session};
+use crate::catalog::{Mode, Resource, Table};
+use crate::clock::{Clock, Timestamp};
+use crate::config::{Config, ConfigError};
+use crate::load::{self, Lake, LoadError, Suppress};
+use crate::names::{ResourceName, RunId, Tenant};
+use crate::plan::{self, Wish, Work};
+use crate::report::{ExitCode, Failure, Outcome, Progress, Report, ResourceReport, TenantReport};
+use crate::state::{Commit, Entry, Lease, State, StateError, Window};
+use crate::store::Store;
+
+use group::Group;
+pub use verdict::code;
+
+/// The provider's `Date` has whole seconds, so a bound taken from our own clock stays a second further back.
+const DATE_STEP: Duration = Duration::from_secs(1);
+
+/// Why a tenant, or one of its resources, was not synced.
+#[derive(Debug, thiserror::Error)]
+pub enum SyncError {
+    /// The configuration is at fault.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The tenant may not be asked for.
+    #[error(transparent)]
+    Auth(#[from] crate::auth::AuthError),
+    /// A window could not be read.
+    #[error(transparent)]
+    Extract(#[from] crate::extract::ExtractError),
+    /// Rows could not be loaded.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The state failed.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The lake or state could not be opened.
+    #[error(transparent)]
+    Store(#[from] crate::store::StoreError),
+    /// A record could not be sealed for the quarantine.
+    #[error(transparent)]
+    Vault(#[from] crate::auth::vault::VaultError),
+    /// The table is cut otherwise than the configuration says.
+    #[error(
+        "table {resource} is cut by `{found}` and the configuration says `{wanted}`\nhint: `hirelake relay {resource}` lays it anew; or set [partitions] {resource} back to \"{found}\""
+    )]
+    Layout {
+        /// The table.
+        resource: ResourceName,
+        /// As it is.
+        found: String,
+        /// As configured.
+        wanted: String,
+    },
+    /// A resource that was named is not granted.
+    #[error("tenant {tenant}: {resource} needs the scope {scope}, which is not granted\nhint: add it to the app at the provider and connect the tenant again: `hirelake connect {tenant}`")]
+    NotGranted {
+        /// The tenant.
+        tenant: Tenant,
+        /// The resource.
+        resource: ResourceName,
+        /// The scope.
+        scope: String,
+    },
+    /// More rows vanished at once than is believed.
+    #[error(
+        "tenant {tenant}: {absent} of {rows} rows of {resource} are missing from its listing, which is more than a fifth: nothing was deleted\nhint: if they were really deleted, run once with --allow-mass-delete; else the listing was wrong"
+    )]
+    MassDelete {
+        /// The tenant.
+        tenant: Tenant,
+        /// The resource.
+        resource: ResourceName,
+        /// Missing rows.
+        absent: usize,
+        /// Living rows.
+        rows: usize,
+    },
+    /// A task died: a bug.
+    #[error("a task of tenant {tenant} died\nhint: this is a bug of hirelake; please report it with the log")]
+    Died {
+        /// The tenant.
+        tenant: Tenant,
+    },
+}
+
+/// What a run is asked for.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Tenants; all when empty.
+    pub tenants: Vec<Tenant>,
+    /// Resources; all of each tenant's when empty.
+    pub resources: Vec<ResourceName>,
+    /// Load everything anew.
+    pub full: bool,
+    /// Read this window again by the update cursor.
+    pub backfill: Option<Window>,
+    /// Stop cleanly after this long.
+    pub deadline: Option<Duration>,
+    /// Believe that more than a fifth of a listing vanished.
+    pub allow_mass_delete: bool,
+}
+
+/// Everything from outside that a run works with.
+#[derive(Debug, Clone)]
+pub struct World {
+    /// What to do.
+    pub config: Arc<Config>,
+    /// Where Parquet goes.
+    pub lake: Store,
+    /// Where the state is.
+    pub state: Store,
+    /// What time it is.
+    pub clock: Clock,
+    /// Set when the run is to stop cleanly.
+    pub stop: CancellationToken,
+    /// What can be seen meanwhile.
+    pub progress: Progress,
+}
+
+impl World {
+    /// Opens the stores that the configuration names.
+    ///
+    /// # Errors
+    ///
+    /// When one cannot be opened.
+    pub fn open(config: Arc<Config>, clock: Clock) -> Result<Self, crate::store::StoreError> {
+        let lake = Store::open(&config.lake)?;
+        let state = Store::open(&config.state)?;
+        Ok(Self { config, lake, state, clock, stop: CancellationToken::new(), progress: Progress::default() })
+    }
+
+    /// The tenants that there are: connected ones and those that the file names.
+    ///
+    /// # Errors
+    ///
+    /// When the state cannot be listed.
+    pub async fn tenants(&self) -> Result<Vec<Tenant>, StateError> {
+        let mut all: BTreeSet<Tenant> = self.config.named_tenants().cloned().collect();
+        all.extend(State::new(self.state.clone(), self.clock).tenants().await?);
+        Ok(all.into_iter().collect())
+    }
+}
+
+/// Syncs tenants × resources.
+///
+/// # Errors
+///
+/// Only when nothing could begin: no vault key, no state. What happens to a tenant is in the report.
+pub async fn run(world: &World, options: &Options) -> Result<Report, SyncError> {
+    let (run, started) = (RunId::new(), world.clock.now());
+    let state = State::new(world.state.clone(), world.clock);
+    let auth = Arc::new(Auth::new(world.config.clone(), state.clone(), world.clock, run)?);
+    let mut tenants = if options.tenants.is_empty() { world.tenants().await? } else { options.tenants.clone() };
+    tenants.reverse();
+
+    let stop = world.stop.child_token();
+    let alarm = options.deadline.map(|d| tokio::time::sleep(d));
+    let work = async {
+        let mut running = JoinSet::new();
+        let mut done = BTreeMap::new();
+        loop {
+            while running.len() < world.config.tenants_at_once && !tenants.is_empty() {
+                let Some(tenant) = tenants.pop() else { break };
+                let job = TenantJob {
+                    world: World { stop: stop.clone(), ..world.clone() },
+                    options: options.clone(),
+                    state: state.clone(),
+                    auth: auth.clone(),
+                    run,
+                    tenant: tenant.clone(),
+                };
+                running.spawn(async move { (tenant, job.run().await) });
+            }
+            match running.join_next().await {
+                Some(Ok((tenant, report))) => {
+                    done.insert(tenant, report);
+                }
+                Some(Err(died)) => tracing::error!(%died, "a tenant's task died"),
+                None => return done,
+            }
+        }
+    };
+    tokio::pin!(work);
+    let done = match alarm {
+        None => work.await,
+        Some(alarm) => tokio::select! {
+            done = &mut work => done,
+            () = alarm => {
+                tracing::info!("the deadline has come; stopping cleanly");
+                stop.cancel();
+                work.await
+            }
+        },
+    };
+    let code = Report::verdict(&done);
+    let report =
+        Report { run, version: env!("CARGO_PKG_VERSION"), started, ended: world.clock.now(), code, tenants: done };
+    if let Err(error) = state.keep_report(run, report.json().into()).await {
+        tracing::warn!(%error, "the report could not be kept in the state");
+    }
+    Ok(report)
+}
+
+/// What the newest run of a tenant left for `status`.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct LastRun {
+    /// The run.
+    pub run: RunId,
+    /// When it ended.
+    pub ended: Timestamp,
+    /// Whether nothing of the tenant failed.
+    pub ok: bool,
+    /// What failed first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Requests made.
+    pub requests: u64,
+}
+
+struct TenantJob {
+    world: World,
+    options: Options,
+    state: State,
+    auth: Arc<Auth>,
+    run: RunId,
+    tenant: Tenant,
+}
+
+/// What all tasks of a tenant share.
+struct TenantRun {
+    world: World,
+    options: Options,
+    state: State,
+    auth: Arc<Auth>,
+    run: RunId,
+    tenant: Tenant,
+    session: Arc<Session>,
+    lease: Arc<Lease>,
+    lake: Lake,
+    /// Nothing later is covered by this run.
+    bound: Timestamp,
+    /// Order of responses.
+    seq: AtomicU64,
+}
+
+impl TenantJob {
+    #[tracing::instrument(name = "sync", skip_all, fields(tenant = %self.tenant, run = %self.run))]
+    async fn run(self) -> TenantReport {
+        let mut report = TenantReport::default();
+        let tenant = self.tenant.clone();
+        let lease = match self.state.lease(&tenant, self.run).await {
+            Ok(lease) => Arc::new(lease),
+            Err(e) => {
+                report.failures.push(fail(None, &e.into()));
+                return report;
+            }
+        };
+        let (state, run, clock) = (self.state.clone(), self.run, self.world.clock);
+        tokio::select! {
+            lost = lease.keep() => report.failures.push(fail(None, &lost.into())),
+            outcome = self.held(lease.clone(), &mut report) => {
+                if let Err(e) = outcome {
+                    report.failures.push(fail(None, &e));
+                }
+            }
+        }
+        for failure in &report.failures {
+            tracing::error!(resource = failure.resource.as_ref().map(tracing::field::display), hint = failure.hint, "{}", failure.what);
+        }
+        let last = LastRun {
+            run,
+            ended: clock.now(),
+            ok: report.failures.is_empty() && !report.stopped,
+            error: report.failures.first().map(|f| f.what.clone()),
+            requests: report.requests,
+        };
+        if let Err(error) = remember(&state, &tenant, last).await {
+            tracing::warn!(%error, "the run could not be noted in the state");
+        }
+        match Arc::try_unwrap(lease) {
+            Ok(lease) => {
+                if let Err(error) = lease.release().await {
+                    tracing::warn!(%error, "the lease could not be given back; it ends by itself");
+                }
+            }
+            Err(_) => tracing::warn!("the lease is still in use; it ends by itself"),
+        }
+        report
+    }
+
+    async fn held(self, lease: Arc<Lease>, report: &mut TenantReport) -> Result<(), SyncError> {
+        let swept = self.world.lake.owned_by(self.tenant.as_str()).sweep_staging()?;
+        if swept > 0 {
+            tracing::info!(swept, "removed staged files of a killed run");
+        }
+        let session = Arc::new(self.auth.open(&self.tenant, lease.clone()).await?);
+        let scratch = tempfile::Builder::new()
+            .prefix("hirelake-")
+            .tempdir_in(&self.world.config.scratch)
+            .map_err(|source| crate::store::StoreError::Io { op: "make a private folder in", path: self.world.config.scratch.clone(), source })?;
+        let lake = Lake {
+            store: self.world.lake.owned_by(self.tenant.as_str()),
+            tenant: self.tenant.clone(),
+            scratch: scratch.path().to_owned(),
+        };
+        let bound = self.world.clock.now().minus(self.world.config.safety_lag + DATE_STEP);
+        let run = Arc::new(TenantRun {
+            world: self.world,
+            options: self.options,
+            state: self.state,
+            auth: self.auth,
+            run: self.run,
+            tenant: self.tenant,
+            session: session.clone(),
+            lease,
+            lake,
+            bound,
+            seq: AtomicU64::new(0),
+        });
+        let outcome = run.resources(report).await;
+        run.state.sweep_quarantine(&run.tenant, run.world.config.quarantine_keep).await?;
+        let pace = session.gate().pace();
+        report.requests = pace.requests;
+        report.refused = pace.refused;
+        outcome
+    }
+}
+
+async fn remember(state: &State, tenant: &Tenant, last: LastRun) -> Result<(), StateError> {
+    let line = state.runs(tenant);
+    let n = line.last::<LastRun>().await?.map_or(0, |e| e.n);
+    match line.append(n, last).await {
+        Ok(_) | Err(StateError::Lost { .. }) => Ok(()),
+        Err(e) => Err(e),
+    }
+}
+
+fn fail(resource: Option<&ResourceName>, error: &SyncError) -> Failure {
+    Failure::new(resource, code(error), error)
+}
+
+/// A resource with what is taken out of it, ready to be read.
+struct Chosen {
+    resource: Resource,
+    extract: Vec<Resource>,
+    expands: Vec<String>,
+}
+
+impl TenantRun {
+    fn config(&self) -> &Config {
+        &self.world.config
+    }
+
+    /// Chooses what can be read: enabled, wished for, granted.
+    fn choose(&self, report: &mut TenantReport) -> Vec<Chosen> {
+        let enabled = self.config().resources(&self.tenant);
+        let named = self.config().tenant(&self.tenant).resources_named || !self.options.resources.is_empty();
+        let wished = |r: &Resource| {
+            let by = |name: &ResourceName| self.options.resources.contains(name);
+            let child = |c: &&Resource| matches!(&c.mode, Mode::Extracted { from, .. } if *from == r.name) && by(&c.name);
+            self.options.resources.is_empty() || by(&r.name) || enabled.iter().any(|c| child(c))
+        };
+        let mut missing = |r: &Resource, scope: &str| {
+            let error = SyncError::NotGranted { tenant: self.tenant.clone(), resource: r.name.clone(), scope: scope.into() };
+            let entry = report.resources.entry(r.name.clone()).or_default();
+            entry.mode = r.mode.word().into();
+            if named {
+                entry.outcome = Outcome::Failed;
+                report.failures.push(fail(Some(&r.name), &error));
+            } else {
+                entry.outcome = Outcome::Skipped;
+                entry.notes.push(format!("not granted: it needs the scope {scope}"));
+            }
+        };
+        let mut chosen = Vec::new();
+        for r in enabled.iter().filter(|r| !matches!(r.mode, Mode::Extracted { .. }) && wished(r)) {
+            if let Some(scope) = r.scope.as_deref().filter(|s| !self.session.has_scope(s)) {
+                missing(r, scope);
+                continue;
+            }
+            let mut extract = Vec::new();
+            let mut expands = Vec::new();
+            for c in &enabled {
+                let Mode::Extracted { from, field } = &c.mode else { continue };
+                if *from != r.name {
+                    continue;
+                }
+                let expand = r.expand.iter().find(|e| e.name == *field);
+                let scope = c.scope.as_deref().or_else(|| expand.and_then(|e| e.scope.as_deref()));
+                match scope.filter(|s| !self.session.has_scope(s)) {
+                    Some(scope) => missing(c, scope),
+                    None => {
+                        extract.push((*c).clone());
+                        expands.push(field.clone());
+                    }
+                }
+            }
+            chosen.push(Chosen { resource: (*r).clone(), extract, expands });
+        }
+        chosen
+    }
+
+    async fn resources(self: &Arc<Self>, report: &mut TenantReport) -> Result<(), SyncError> {
+        let chosen = self.choose(report);
+        let (feeds, listings): (Vec<_>, Vec<_>) =
+            chosen.into_iter().partition(|c| matches!(c.resource.mode, Mode::Tombstones { .. }));
+        let feeds: Vec<_> = feeds.into_iter().collect();
+
+        // Listings and loads, all at once: the gate is the bottleneck.
+        let mut running = JoinSet::new();
+        for c in listings {
+            let run = self.clone();
+            running.spawn(async move { run.one(c).await });
+        }
+        self.gather(running, report).await?;
+        if self.world.stop.is_cancelled() {
+            report.stopped = true;
+            return Ok(());
+        }
+        // Deletions come after the listings, so that a page read earlier cannot bring the dead back.
+        let mut running = JoinSet::new();
+        for c in feeds {
+            let run = self.clone();
+            running.spawn(async move { run.feed(c).await });
+        }
+        self.gather(running, report).await?;
+        Ok(())
+    }
+
+    async fn gather(&self, mut running: JoinSet<Vec<Done>>, report: &mut TenantReport) -> Result<(), SyncError> {
+        while let Some(joined) = running.join_next().await {
+            let all = joined.map_err(|_| SyncError::Died { tenant: self.tenant.clone() })?;
+            for done in all {
+                report.stopped |= done.report.outcome == Outcome::Stopped;
+                if let Some(failure) = done.failure {
+                    report.failures.push(failure);
+                }
+                let entry = report.resources.entry(done.resource).or_default();
+                *entry = done.report;
+            }
+        }
+        Ok(())
+    }
+
+    /// One resource with what is taken out of it, from plan to commit.
+    async fn one(self: Arc<Self>, chosen: Chosen) -> Vec<Done> {
+        let resource = chosen.resource.clone();
+        let mut group = match Group::open(self.clone(), chosen).await {
+            Ok(group) => group,
+            Err(e) => return vec![Done::failed(&resource, &e)],
+        };
+        let outcome = self.work(&mut group).await;
+        group.end(outcome.err())
+    }
+
+    async fn work(&self, group: &mut Group) -> Result<(), SyncError> {
+        group.prepare().await?;
+        let overlap = self.config().overlap;
+        for work in plan::due(group.resource(), group.last(), self.bound, overlap, group.wish()) {
+            group.read(work, false).await?;
+            if self.world.stop.is_cancelled() {
+                return Ok(());
+            }
+        }
+        if group.resource().mode == Mode::Full && group.is_complete() {
+            group.absences().await?;
+        }
+        Ok(())
+    }
+
+    /// A feed of deletions: read, kept in its own table, applied to the tables concerned, and only then committed.
+    async fn feed(self: Arc<Self>, chosen: Chosen) -> Vec<Done> {
+        let resource = chosen.resource.clone();
+        let mut group = match Group::open(self.clone(), chosen).await {
+            Ok(group) => group,
+            Err(e) => return vec![Done::failed(&resource, &e)],
+        };
+        let outcome = async {
+            group.prepare().await?;
+            let overlap = self.config().overlap;
+            for work in plan::due(group.resource(), group.last(), self.bound, overlap, group.wish()) {
+                group.read(work, true).await?;
+            }
+            if group.is_complete() {
+                let deletions = group.deletions();
+                let touched = delete::apply(&self, group.resource(), &deletions).await?;
+                group.deleted(touched);
+                group.commit_held().await?;
+            }
+            Ok(())
+        }
+        .await;
+        group.end(outcome.err())
+    }
+
+    async fn commit_of(&self, resource: &ResourceName) -> Result<Option<Entry<Commit>>, SyncError> {
+        Ok(self.state.commits(&self.tenant, resource).last().await?)
+    }
+
+    /// What is known to be deleted of a resource's rows: by its own feed, and by that of the parent it is taken from.
+    async fn suppressed(&self, resource: &Resource) -> Result<Suppress, SyncError> {
+        let parent = match &resource.mode {
+            Mode::Extracted { from, .. } if resource.parent.is_some() => Some(from),
+            _ => None,
+        };
+        let mut maps = [HashMap::new(), HashMap::new()];
+        for feed in &self.config().provider.resources {
+            let Mode::Tombstones { of, cursor } = &feed.mode else { continue };
+            let which = match () {
+                () if *of == resource.name => 0,
+                () if Some(of) == parent => 1,
+                () => continue,
+            };
+            let table = self.config().table(feed)?;
+            maps[which] = load::column_map(&self.lake, &table, &feed.key[0], &cursor.column).await?;
+        }
+        let [keys, parents] = maps;
+        Ok(Suppress::new(keys, parents))
+    }
+
+    /// Makes sure that the whole lake cuts this table one way.
+    async fn one_layout(&self, table: &Table) -> Result<(), SyncError> {
+        let line = self.state.layout(&table.resource);
+        let wanted = table.layout.granularity;
+        for _ in 0..3 {
+            match line.last::<crate::catalog::Granularity>().await? {
+                Some(found) if found.body == wanted => return Ok(()),
+                Some(found) => {
+                    return Err(SyncError::Layout {
+                        resource: table.resource.clone(),
+                        found: found.body.to_string(),
+                        wanted: wanted.to_string(),
+                    });
+                }
+                None => match line.append(0, wanted).await {
+                    Ok(_) => return Ok(()),
+                    // Another tenant's first run was faster: look what it wrote.
+                    Err(StateError::Lost { .. }) => {}
+                    Err(e) => return Err(e.into()),
+                },
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What came of one table.
+struct Done {
+    resource: ResourceName,
+    report: ResourceReport,
+    failure: Option<Failure>,
+}
+
+impl Done {
+    fn failed(resource: &Resource, error: &SyncError) -> Self {
+        let mode = resource.mode.word().into();
+        let report = ResourceReport { outcome: Outcome::Failed, mode, ..ResourceReport::default() };
+        Self { resource: resource.name.clone(), report, failure: Some(fail(Some(&resource.name), error)) }
+    }
+}
+
+/// What a run would do, without doing it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Preview {
+    /// The tenant.
+    pub tenant: Tenant,
+    /// The resource.
+    pub resource: ResourceName,
+    /// `load`, `increment`, `listing`, `backfill` or `extracted`.
+    pub mode: &'static str,
+    /// What would be read.
+    pub window: String,
+}
+
+/// Plans without a request and without a write. Scopes are those that the last grant had.
+///
+/// # Errors
+///
+/// When the state cannot be read.
+pub async fn preview(world: &World, options: &Options) -> Result<Vec<Preview>, SyncError> {
+    let state = State::new(world.state.clone(), world.clock);
+    let tenants = if options.tenants.is_empty() { world.tenants().await? } else { options.tenants.clone() };
+    let bound = world.clock.now().minus(world.config.safety_lag + DATE_STEP);
+    let mut all = Vec::new();
+    for tenant in tenants {
+        for resource in world.config.resources(&tenant) {
+            if !options.resources.is_empty() && !options.resources.contains(&resource.name) {
+                continue;
+            }
+            let last = state.commits(&tenant, &resource.name).last::<Commit>().await?;
+            let wish = Wish { full: options.full, backfill: options.backfill };
+            let mut line = |mode, window: String| {
+                all.push(Preview { tenant: tenant.clone(), resource: resource.name.clone(), mode, window });
+            };
+            if let Mode::Extracted { from, .. } = &resource.mode {
+                line("extracted", format!("with {from}"));
+            }
+            for work in plan::due(resource, last.as_ref().map(|l| &l.body), bound, world.config.overlap, wish) {
+                match &work {
+                    Work::Load { gaps, .. } => {
+                        line(word(&work), gaps.iter().map(Window::to_string).collect::<Vec<_>>().join(" "));
+                    }
+                    Work::Listing { .. } => line(word(&work), "everything".into()),
+                    Work::Increment { window, reach } => line(word(&work), Window::new(*reach, window.to).to_string()),
+                    Work::Backfill { window } => line(word(&work), window.to_string()),
+                }
+            }
+        }
+    }
+    Ok(all)
+}
+
+fn word(work: &Work) -> &'static str {
+    match work {
+        Work::Load { .. } => "load",
+        Work::Listing { .. } => "listing",
+        Work::Increment { .. } => "increment",
+        Work::Backfill { .. } => "backfill",
+    }
+}
+
+/// Lays a table anew, for every tenant that has it, under the configured granularity.
+///
+/// # Errors
+///
+/// [`SyncError`]; running it again goes on where it stopped.
+pub async fn relay(world: &World, name: &ResourceName) -> Result<BTreeMap<Tenant, load::Relaid>, SyncError> {
+    let run = RunId::new();
+    let state = State::new(world.state.clone(), world.clock);
+    let resource = world.config.provider.resource(name.as_str()).ok_or_else(|| ConfigError::Invalid {
+        place: "relay".into(),
+        what: format!("there is no resource `{name}`"),
+        hint: "`hirelake catalog` lists them".into(),
+    })?;
+    let new = world.config.table(resource)?;
+    let line = state.layout(name);
+    let Some(found) = line.last::<crate::catalog::Granularity>().await? else { return Ok(BTreeMap::new()) };
+    let old = Table::new(&world.config.provider.name, resource, Some(found.body)).map_err(|what| ConfigError::Invalid {
+        place: "relay".into(),
+        what,
+        hint: "the table's old layout no longer suits the catalogue".into(),
+    })?;
+    let mut relaid = BTreeMap::new();
+    for tenant in state.tenants().await? {
+        let lease = state.lease(&tenant, run).await?;
+        let scratch = tempfile::Builder::new().prefix("hirelake-").tempdir_in(&world.config.scratch).map_err(|source| {
+            crate::store::StoreError::Io { op: "make a private folder in", path: world.config.scratch.clone(), source }
+        })?;
+        let lake = Lake {
+            store: world.lake.owned_by(tenant.as_str()),
+            tenant: tenant.clone(),
+            scratch: PathBuf::from(scratch.path()),
+        };
+        lake.store.sweep_staging()?;
+        let commits = state.commits(&tenant, name);
+        if let Some(last) = commits.last::<Commit>().await? {
+            let done = load::relay(&lake, &lease, &new).await?;
+            let mut commit = Commit { run, kind: crate::state::CommitKind::Relay, granularity: new.layout.granularity, ..last.body };
+            let living = commit.living();
+            let rows = commit.rows();
+            commit.partitions = group::figures(&lake, &new, living, rows).await?;
+            commits.append(last.n, commit).await?;
+            relaid.insert(tenant.clone(), done);
+        }
+        lease.release().await?;
+    }
+    if found.body != new.layout.granularity {
+        line.append(found.n, new.layout.granularity).await?;
+    }
+    Ok(relaid)
+}

@@ -1,0 +1,69 @@
+//! Which exit code an error means: one function, in one place.
+
+use super::SyncError;
+use crate::auth::{AuthError, TokenError};
+use crate::extract::ExtractError;
+use crate::http::Cause;
+use crate::load::LoadError;
+use crate::report::ExitCode;
+use crate::state::StateError;
+
+/// The exit code of an error.
+#[must_use]
+pub fn code(error: &SyncError) -> ExitCode {
+    match error {
+        SyncError::Config(_) | SyncError::Layout { .. } => ExitCode::Configuration,
+        SyncError::Auth(e) => auth(e),
+        SyncError::Extract(e) => match e {
+            ExtractError::Auth(e) => auth(e),
+            ExtractError::Forbidden { .. }
+            | ExtractError::NotFound { .. }
+            | ExtractError::Refused { .. }
+            | ExtractError::Paging { .. } => ExitCode::Partial,
+        },
+        SyncError::Load(e) => match e {
+            LoadError::Lease { source, .. } => state(source),
+            LoadError::Shape { .. } | LoadError::Layout { .. } => ExitCode::Configuration,
+            LoadError::Batch { .. } | LoadError::Died { .. } => ExitCode::Bug,
+            LoadError::Store { .. } | LoadError::Io { .. } | LoadError::Arrow { .. } | LoadError::Parquet { .. } => ExitCode::Storage,
+        },
+        SyncError::State(e) => state(e),
+        SyncError::Store(_) => ExitCode::Storage,
+        SyncError::Vault(_) => ExitCode::Configuration,
+        SyncError::NotGranted { .. } | SyncError::MassDelete { .. } => ExitCode::Partial,
+        SyncError::Died { .. } => ExitCode::Bug,
+    }
+}
+
+/// The exit code of a failed authorization.
+pub(super) fn auth(error: &AuthError) -> ExitCode {
+    match error {
+        AuthError::NotConnected { .. } | AuthError::Dead { .. } | AuthError::Unauthorized { .. } | AuthError::Connect { .. } => {
+            ExitCode::Reconnect
+        }
+        AuthError::Refresh { source, .. } => match source {
+            TokenError::InvalidGrant => ExitCode::Reconnect,
+            TokenError::WrongSecret | TokenError::UnknownClient | TokenError::ClientNotAllowed | TokenError::Refused(_) => {
+                ExitCode::Configuration
+            }
+            TokenError::Unreachable(_) | TokenError::Throttled | TokenError::Unanswered(_) => ExitCode::Provider,
+            TokenError::Malformed => ExitCode::Bug,
+        },
+        AuthError::AppSuspected { .. } | AuthError::OtherApp { .. } | AuthError::Vault { .. } | AuthError::Config(_) => {
+            ExitCode::Configuration
+        }
+        AuthError::Http(e) => match e.cause {
+            Cause::PlainHttp | Cause::RedirectOutside { .. } | Cause::RedirectLoop => ExitCode::Configuration,
+            _ => ExitCode::Provider,
+        },
+        AuthError::State(e) => state(e),
+    }
+}
+
+/// The exit code of a failed state.
+pub(super) fn state(error: &StateError) -> ExitCode {
+    match error {
+        StateError::Busy { .. } | StateError::Lost { .. } | StateError::LeaseLost { .. } => ExitCode::Busy,
+        StateError::Store(_) | StateError::Corrupt { .. } => ExitCode::Storage,
+    }
+}

@@ -1,0 +1,403 @@
+//! A page of JSON → typed record batches, and what was refused. Pure: no clock, no I/O.
+//!
+//! Guarantees: nothing is lost silently. A value is in its typed cell, or in the row's `_extra` (and counted as drift), or its
+//! record is handed back whole as [`Rejected`]; a body that is not a page is a [`PageError`], never an empty page. No record
+//! value appears in an error or in `Debug`.
+//!
+//! A page is decoded in one pass, straight into Arrow builders. If anything in it cannot be decoded, that pass is thrown away
+//! and its records are read one by one, so that one bad record never takes the others with it.
+
+mod columns;
+mod drift;
+mod page;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, Int8Array, StringBuilder, UInt32Array};
+use arrow::compute::kernels::cmp::distinct;
+use arrow::compute::take;
+use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
+use arrow::error::ArrowError;
+use arrow::record_batch::{RecordBatch, RecordBatchOptions};
+use serde_json::value::RawValue;
+
+use crate::catalog::{Column, ColumnType, Mode, Paging, Resource, SYSTEM_COLUMNS, schema};
+use crate::names::ResourceName;
+use columns::{Child, Col, Ctx, Rows, StructCol};
+pub use drift::{Drift, DriftKind, JsonType};
+use drift::{Extra, push_string};
+use page::{Envelope, Names};
+
+/// Last column of a batch of children: what a row of it stands for ([`KIND_ROW`], [`KIND_READ`], [`KIND_BARE`]).
+pub const KIND: &str = "_kind";
+/// A child, to be kept.
+pub const KIND_ROW: i8 = columns::ROW;
+/// The children of this parent were read; the key is null. One for each record whose field was there.
+pub const KIND_READ: i8 = columns::READ;
+/// An id stood where the child was due: the row that the lake has is to stay.
+pub const KIND_BARE: i8 = columns::BARE;
+
+/// Builders begin with room for a page of the usual size.
+const ROWS: usize = 100;
+
+/// Decodes the pages of one resource.
+#[derive(Debug)]
+pub struct Decoder {
+    table: Plan,
+    children: Vec<ChildPlan>,
+    /// For each column of the table the child that takes its objects.
+    child_of: Vec<Option<usize>>,
+    names: Names,
+}
+
+/// What one table needs, apart from its builders.
+#[derive(Debug)]
+struct Plan {
+    columns: Vec<Column>,
+    /// Of the declared columns.
+    fields: Fields,
+    /// Of the batch.
+    schema: SchemaRef,
+    keys: Vec<usize>,
+    keep_extra: bool,
+}
+
+#[derive(Debug)]
+struct ChildPlan {
+    name: ResourceName,
+    table: Plan,
+    by_parent: bool,
+    prefix: String,
+    /// Columns filled from the record: (of the child, of the record).
+    filled: Vec<(usize, usize)>,
+}
+
+impl Plan {
+    fn new(resource: &Resource, kind: bool) -> Self {
+        let all = schema(resource);
+        let extra = SYSTEM_COLUMNS.len() - 1;
+        let declared: Fields = all.fields().iter().skip(SYSTEM_COLUMNS.len()).cloned().collect();
+        let mut fields: Vec<Arc<Field>> = all.fields().iter().skip(extra).cloned().collect();
+        if kind {
+            fields.push(Arc::new(Field::new(KIND, DataType::Int8, false)));
+        }
+        Self {
+            fields: declared,
+            schema: Arc::new(Schema::new(fields)),
+            keys: resource.key.iter().filter_map(|k| resource.columns.iter().position(|c| c.name == *k)).collect(),
+            keep_extra: resource.keep_extra,
+            columns: resource.columns.clone(),
+        }
+    }
+
+    fn rows<'p>(&'p self, children: &[Option<usize>], prefix: &'p str, rows: usize) -> Rows<'p> {
+        let fields = StructCol::new(&self.columns, &self.fields, children, rows);
+        Rows::new(fields, &self.keys, self.keep_extra, prefix, rows)
+    }
+}
+
+/// What a page holds.
+pub struct Page {
+    /// `_extra`, then the declared columns: the order and types of [`schema`] without `_synced_at`, `_deleted_at`, `_row_hash`.
+    pub rows: RecordBatch,
+    /// The same of each resource taken out of this one; one that has a parent ends with [`KIND`].
+    pub extracted: Vec<(ResourceName, RecordBatch)>,
+    /// Elements of the listing, rejected ones included.
+    pub records: usize,
+    /// The token of the next page.
+    pub next: Option<String>,
+    /// Whether there is more.
+    pub more: bool,
+    /// Records that could not be decoded, whole.
+    pub rejected: Vec<Rejected>,
+    /// What did not fit.
+    pub drift: Drift,
+}
+
+impl fmt::Debug for Page {
+    /// Counts only: a batch would print its values.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Page")
+            .field("records", &self.records)
+            .field("rows", &self.rows.num_rows())
+            .field("rejected", &self.rejected.len())
+            .field("more", &self.more)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A record that is not in the batch.
+pub struct Rejected {
+    /// Why.
+    pub why: RejectReason,
+    /// Its exact bytes: to be sealed, never printed.
+    pub raw: Vec<u8>,
+}
+
+impl fmt::Debug for Rejected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Rejected({}, {} bytes)", self.why, self.raw.len())
+    }
+}
+
+/// Why a record was rejected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RejectReason {
+    /// It is not an object.
+    NotAnObject,
+    /// It lacks its key, or the key is not of the declared type.
+    KeyMissing,
+    /// It nests deeper than can be read again.
+    TooDeep,
+    /// Anything else.
+    Undecodable,
+}
+
+impl fmt::Display for RejectReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotAnObject => "not an object",
+            Self::KeyMissing => "without its key",
+            Self::TooDeep => "nested too deep",
+            Self::Undecodable => "cannot be decoded",
+        })
+    }
+}
+
+/// The body is not a page: it goes back to the request loop, which may ask again.
+#[derive(Debug, thiserror::Error)]
+pub enum PageError {
+    /// Not JSON, or cut short.
+    #[error("the body is not JSON: {what} at line {line}, column {column} of {bytes} bytes")]
+    NotJson {
+        /// What is wrong with it.
+        what: &'static str,
+        /// Line, from 1.
+        line: usize,
+        /// Column, from 1.
+        column: usize,
+        /// Length of the body.
+        bytes: usize,
+    },
+    /// JSON, but not a listing.
+    #[error("the body is not a page of a listing: {what}")]
+    NotAPage {
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A bug of ours: columns of different lengths or types.
+    #[error("the decoded columns do not make a batch")]
+    Columns(#[source] ArrowError),
+}
+
+/// Builders of a page.
+struct Build<'p> {
+    rows: Rows<'p>,
+    ctx: Ctx<'p>,
+}
+
+impl Decoder {
+    /// A decoder of `resource`. `extract`: the enabled resources taken out of this one's expanded fields; others are ignored.
+    #[must_use]
+    pub fn new(resource: &Resource, extract: &[&Resource]) -> Self {
+        let mut child_of = vec![None; resource.columns.len()];
+        let mut children = Vec::new();
+        for child in extract {
+            let Mode::Extracted { from, field } = &child.mode else { continue };
+            let holder = resource.columns.iter().position(|c| c.source == *field);
+            let Some(holder) = holder.filter(|_| *from == resource.name) else { continue };
+            let mut prefix = String::new();
+            match &resource.columns[holder].ty {
+                ColumnType::Ref => {}
+                ColumnType::List(item) if **item == ColumnType::Ref => prefix.push_str("/*"),
+                _ => continue,
+            }
+            child_of[holder] = Some(children.len());
+            let place = |source: &str| resource.columns.iter().position(|c| c.source == source);
+            let filled = child.columns.iter().enumerate();
+            children.push(ChildPlan {
+                name: child.name.clone(),
+                table: Plan::new(child, child.parent.is_some()),
+                by_parent: child.parent.is_some(),
+                prefix: format!("/{field}{prefix}"),
+                filled: filled.filter_map(|(i, c)| Some((i, place(c.from_parent.as_deref()?)?))).collect(),
+            });
+        }
+        let names = match &resource.paging {
+            Paging::Token { next, more, .. } => {
+                Names { records: resource.records.clone(), next: Some(next.clone()), more: Some(more.clone()) }
+            }
+            Paging::Single => Names { records: resource.records.clone(), next: None, more: None },
+        };
+        Self { table: Plan::new(resource, false), children, child_of, names }
+    }
+
+    /// Decodes the body of a page.
+    ///
+    /// # Errors
+    ///
+    /// [`PageError`] when the body is not a page; a bad record is not an error, but in [`Page::rejected`].
+    pub fn page(&mut self, body: &[u8]) -> Result<Page, PageError> {
+        let text = std::str::from_utf8(body).map_err(|e| {
+            let before = &body[..e.valid_up_to()];
+            let start = before.iter().rposition(|b| *b == b'\n').map_or(0, |i| i + 1);
+            let line = 1 + before.iter().filter(|b| **b == b'\n').count();
+            PageError::NotJson {
+                what: "bytes that are not UTF-8",
+                line,
+                column: before.len() - start + 1,
+                bytes: body.len(),
+            }
+        })?;
+        let mut build = self.build(false, ROWS);
+        if let Ok(envelope) = page::fast(&self.names, text, &mut build) {
+            return self.finish(build, envelope, Vec::new());
+        }
+        drop(build);
+        self.slow(text)
+    }
+
+    fn build(&self, exact: bool, rows: usize) -> Build<'_> {
+        let children = self.children.iter().map(|c| {
+            Some(Box::new(Child {
+                rows: c.table.rows(&[], &c.prefix, rows),
+                by_parent: c.by_parent,
+                parents: Vec::with_capacity(rows),
+                kinds: Vec::with_capacity(rows),
+            }))
+        });
+        Build { rows: self.table.rows(&self.child_of, "", rows), ctx: Ctx::new(exact, children.collect()) }
+    }
+
+    /// Record by record. Each is tried on builders that may be spoiled before it touches those that are kept.
+    fn slow(&self, text: &str) -> Result<Page, PageError> {
+        let (envelope, records) = page::split(&self.names, text)?;
+        let mut kept = self.build(true, ROWS);
+        let mut tried = self.build(true, 1);
+        let mut rejected = Vec::new();
+        let mut reject =
+            |why, record: &RawValue| rejected.push(Rejected { why, raw: record.get().as_bytes().to_vec() });
+        for record in records {
+            if !record.get().starts_with('{') {
+                reject(RejectReason::NotAnObject, record);
+                continue;
+            }
+            if page::record(record.get(), &mut tried).is_err() {
+                reject(tried.ctx.refused.unwrap_or(RejectReason::Undecodable), record);
+                tried = self.build(true, 1);
+                continue;
+            }
+            if page::record(record.get(), &mut kept).is_err() {
+                // The same input took the same path a moment ago.
+                return Err(PageError::NotAPage { what: "a record was read in two ways".to_owned() });
+            }
+        }
+        self.finish(kept, envelope, rejected)
+    }
+
+    fn finish(&self, build: Build<'_>, envelope: Envelope, rejected: Vec<Rejected>) -> Result<Page, PageError> {
+        let Build { rows, mut ctx } = build;
+        let records = rows.len as usize + rejected.len();
+        let (extra, columns) = arrays(rows).map_err(PageError::Columns)?;
+        let mut extracted = Vec::with_capacity(self.children.len());
+        for (plan, child) in self.children.iter().zip(ctx.children) {
+            let Some(child) = child else { continue };
+            let batch = plan.batch(*child, &columns, &mut ctx.drift).map_err(PageError::Columns)?;
+            extracted.push((plan.name.clone(), batch));
+        }
+        let mut all = vec![extra];
+        all.extend(columns);
+        let rows = batch(&self.table.schema, all).map_err(PageError::Columns)?;
+        Ok(Page { rows, extracted, records, next: envelope.next, more: envelope.more, rejected, drift: ctx.drift })
+    }
+}
+
+fn arrays(rows: Rows<'_>) -> Result<(ArrayRef, Vec<ArrayRef>), ArrowError> {
+    let mut extra = rows.extra;
+    let columns = rows.fields.cols.into_iter().map(Col::finish).collect::<Result<Vec<_>, _>>()?;
+    Ok((Arc::new(extra.finish()), columns))
+}
+
+fn batch(schema: &SchemaRef, columns: Vec<ArrayRef>) -> Result<RecordBatch, ArrowError> {
+    let rows = columns.first().map_or(0, |c| c.len());
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)
+}
+
+impl ChildPlan {
+    /// The batch of the children, its columns that come from the record filled.
+    fn batch(&self, child: Child<'_>, records: &[ArrayRef], drift: &mut Drift) -> Result<RecordBatch, ArrowError> {
+        let parents = UInt32Array::from(child.parents);
+        let (mut extra, mut columns) = arrays(child.rows)?;
+        for (own, from) in &self.filled {
+            let (Some(column), Some(record)) = (columns.get_mut(*own), records.get(*from)) else { continue };
+            let taken = take(record, &parents, None)?;
+            let own_values = std::mem::replace(column, taken);
+            // What the child itself said under that name is kept where it says something else.
+            if own_values.null_count() < own_values.len() && self.table.keep_extra {
+                extra = self.contradictions(*own, &own_values, column, &extra, drift)?;
+            }
+        }
+        let mut all = vec![extra];
+        all.extend(columns);
+        if self.by_parent {
+            all.push(Arc::new(Int8Array::from(child.kinds)));
+        }
+        batch(&self.table.schema, all)
+    }
+
+    fn contradictions(
+        &self,
+        column: usize,
+        own: &ArrayRef,
+        taken: &ArrayRef,
+        extra: &ArrayRef,
+        drift: &mut Drift,
+    ) -> Result<ArrayRef, ArrowError> {
+        let differs = distinct(own, taken)?;
+        let Some(texts) = extra.as_any().downcast_ref::<arrow::array::StringArray>() else {
+            return Ok(Arc::clone(extra));
+        };
+        if !(0..own.len()).any(|i| own.is_valid(i) && differs.value(i)) {
+            return Ok(Arc::clone(extra));
+        }
+        let mut rebuilt = StringBuilder::with_capacity(texts.len(), 64);
+        for i in 0..texts.len() {
+            let there = texts.is_valid(i).then(|| texts.value(i));
+            if own.is_valid(i) && differs.value(i) {
+                let mut object = there.and_then(|t| t.strip_suffix('}')).unwrap_or_default().to_owned();
+                let source = &self.table.columns[column].source;
+                let value = json_of(own, i);
+                Extra::at(source, value, Some(DriftKind::Misfit)).put(&self.prefix, drift, &mut object);
+                object.push('}');
+                rebuilt.append_value(object);
+            } else {
+                rebuilt.append_option(there);
+            }
+        }
+        Ok(Arc::new(rebuilt.finish()))
+    }
+}
+
+/// A scalar cell as JSON again.
+fn json_of(array: &ArrayRef, i: usize) -> String {
+    use arrow::array::AsArray as _;
+    use arrow::datatypes::{Float64Type, Int64Type, TimeUnit, TimestampMicrosecondType};
+    match array.data_type() {
+        DataType::Int64 => array.as_primitive::<Int64Type>().value(i).to_string(),
+        DataType::Timestamp(TimeUnit::Microsecond, _) => {
+            (array.as_primitive::<TimestampMicrosecondType>().value(i) / 1000).to_string()
+        }
+        DataType::Float64 => serde_json::Value::from(array.as_primitive::<Float64Type>().value(i)).to_string(),
+        DataType::Boolean => array.as_boolean().value(i).to_string(),
+        DataType::Utf8 => {
+            let mut json = String::new();
+            push_string(&mut json, array.as_string::<i32>().value(i));
+            json
+        }
+        _ => "null".to_owned(),
+    }
+}
