@@ -20,6 +20,7 @@ use crate::names::{AppName, ResourceName, Tenant};
 use crate::secret::Secret;
 
 pub use file::TEMPLATE;
+pub(crate) use file::duration;
 
 /// Where the configuration is looked for unless something else is said.
 pub const DEFAULT_FILE: &str = "hirelake.toml";

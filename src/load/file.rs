@@ -195,6 +195,16 @@ impl Existing {
     pub(super) fn rows(&self) -> u64 {
         u64::try_from(self.meta.metadata().file_metadata().num_rows()).unwrap_or(0)
     }
+    /// Rows that are not deleted, by the statistics of `_deleted_at`; a group without them counts as living.
+    pub(super) fn living(&self) -> u64 {
+        let groups = self.meta.metadata().row_groups();
+        let living = groups.iter().map(|g| {
+            let column = g.columns().iter().find(|c| c.column_path().parts() == [DELETED_AT]);
+            let nulls = column.and_then(|c| c.statistics()).and_then(|s| s.null_count_opt());
+            nulls.unwrap_or_else(|| u64::try_from(g.num_rows()).unwrap_or(0))
+        });
+        living.sum()
+    }
     /// Reads all columns.
     pub(super) fn read(&self, table: &Table) -> Result<Reader, Fault> {
         let all: Vec<_> = (0..table.schema.fields().len()).collect();

@@ -26,6 +26,8 @@ pub struct Figures {
     pub path: Path,
     /// Rows, deleted ones included.
     pub rows: u64,
+    /// Rows that are not deleted.
+    pub living: u64,
     /// Size of the file.
     pub bytes: u64,
 }
@@ -272,8 +274,12 @@ pub async fn figures(lake: &Lake, table: &Table) -> Result<Vec<Figures>, LoadErr
         if let Some(opened) = lake.store.open_file(&path).await.map_err(|e| Fault::Store(e).at(&at, doing))? {
             let bytes = opened.version.bytes;
             let table = table.clone();
-            let rows = blocking(&at, doing, move || Ok(Existing::open(&opened.file, &table)?.rows())).await?;
-            all.push(Figures { value, path, rows, bytes });
+            let (rows, living) = blocking(&at, doing, move || {
+                let file = Existing::open(&opened.file, &table)?;
+                Ok((file.rows(), file.living()))
+            })
+            .await?;
+            all.push(Figures { value, path, rows, living, bytes });
         }
     }
     Ok(all)

@@ -14,15 +14,17 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::catalog::{Column, ColumnType, EXTRA, Granularity, Mode, Paging, Partition, Resource, TimeFilter};
+use crate::catalog::{Column, ColumnType, EXTRA, Granularity, Mode, OnDelete, Paging, Partition, Resource, TimeFilter};
 use crate::clock::Timestamp;
 
-// The two lines that know how a store and a lease are made.
 fn store(root: &FilePath) -> Store {
-    Store::stub(root.to_owned())
+    Store::open(root.to_str().unwrap()).unwrap()
 }
+/// A lease in a memory store, whose futures are ready at once.
 fn lease() -> Lease {
-    Lease
+    use futures::FutureExt as _;
+    let state = crate::state::State::new(Store::memory(), crate::clock::Clock::system());
+    state.lease(&"acme".parse().unwrap(), crate::names::RunId::new()).now_or_never().unwrap().unwrap()
 }
 
 struct Fixture {

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use arrow::array::{Array as _, AsArray as _};
@@ -15,14 +15,12 @@ use arrow::datatypes::TimestampMicrosecondType;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::delete::Touched;
 use super::{Chosen, Done, SyncError, TenantRun, fail};
 use crate::catalog::{Mode, PartitionValue, Resource, Table};
 use crate::clock::Timestamp;
 use crate::extract::{self, Decoded, ExtractError, Pager};
 use crate::http::Priority;
 use crate::load::{self, Deletion, KEY_SEPARATOR, Lake, LoadError, Merged, Runs, Spill, Suppress, Ticket};
-use crate::names::ResourceName;
 use crate::plan::{Active, Filter, Splitter, Wish, Work, certain};
 use crate::report::{DriftCount, Failure, Outcome, ResourceReport};
 use crate::state::{Commit, CommitKind, Entry, PartitionFigures, Window};
@@ -158,16 +156,6 @@ impl Group {
     pub(super) fn deletions(&self) -> Vec<Deletion> {
         self.deletions.clone()
     }
-    pub(super) fn deleted(&mut self, touched: Touched) {
-        for (name, deleted) in touched {
-            if deleted.rows > 0 {
-                self.parts[0].report.notes.push(format!("{} rows of {name} deleted", deleted.rows));
-            }
-            self.parts[0].report.deleted += deleted.rows;
-            self.parts[0].report.partitions_rewritten += deleted.rewritten.len() as u64;
-        }
-    }
-
     /// Before anything is written: one layout for the whole lake, and every file of today's shape.
     pub(super) async fn prepare(&mut self) -> Result<(), SyncError> {
         for i in 0..self.parts.len() {
@@ -184,8 +172,7 @@ impl Group {
             }
             if part.last.as_ref().is_some_and(|l| l.body.schema != part.table.fingerprint()) {
                 let brought = load::bring_forward(&self.run.lake, &self.run.lease, &part.table).await?;
-                let (living, rows) = part.last.as_ref().map_or((0, 0), |l| (l.body.living(), l.body.rows()));
-                let figures = figures(&self.run.lake, &part.table, living, rows).await?;
+                let figures = figures(&self.run.lake, &part.table).await?;
                 tracing::info!(resource = %part.resource.name, brought, "brought the table's files forward to the catalogue");
                 let part = &mut self.parts[i];
                 part.partitions = figures;
@@ -652,17 +639,12 @@ pub(super) fn note(partitions: &mut BTreeMap<String, PartitionFigures>, folder: 
     }
 }
 
-/// The figures of a table as its files have them. Living rows are counted.
-pub(super) async fn figures(
-    lake: &Lake,
-    table: &Table,
-    _living: u64,
-    _rows: u64,
-) -> Result<BTreeMap<String, PartitionFigures>, SyncError> {
+/// The figures of a table as its files' footers have them.
+pub(super) async fn figures(lake: &Lake, table: &Table) -> Result<BTreeMap<String, PartitionFigures>, SyncError> {
     let mut all = BTreeMap::new();
     for f in load::figures(lake, table).await? {
         let version = lake.store.open_file(&f.path).await?.map(|o| o.version);
-        all.insert(table.layout.folder(f.value), PartitionFigures { rows: f.rows, living: f.rows, version });
+        all.insert(table.layout.folder(f.value), PartitionFigures { rows: f.rows, living: f.living, version });
     }
     Ok(all)
 }

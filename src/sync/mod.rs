@@ -23,7 +23,7 @@ use crate::config::{Config, ConfigError};
 use crate::load::{self, Lake, LoadError, Suppress};
 use crate::names::{ResourceName, RunId, Tenant};
 use crate::plan::{self, Wish, Work};
-use crate::report::{ExitCode, Failure, Outcome, Progress, Report, ResourceReport, TenantReport};
+use crate::report::{Failure, Outcome, Progress, Report, ResourceReport, TenantReport};
 use crate::state::{Commit, Entry, Lease, State, StateError, Window};
 use crate::store::Store;
 
@@ -422,42 +422,62 @@ impl TenantRun {
         let chosen = self.choose(report);
         let (feeds, listings): (Vec<_>, Vec<_>) =
             chosen.into_iter().partition(|c| matches!(c.resource.mode, Mode::Tombstones { .. }));
-        let feeds: Vec<_> = feeds.into_iter().collect();
 
-        // Listings and loads, all at once: the gate is the bottleneck.
+        // Listings, loads and feeds are read all at once: the gate is the bottleneck.
         let mut running = JoinSet::new();
         for c in listings {
             let run = self.clone();
             running.spawn(async move { run.one(c).await });
         }
-        self.gather(running, report).await?;
-        if self.world.stop.is_cancelled() {
-            report.stopped = true;
-            return Ok(());
-        }
-        // Deletions come after the listings, so that a page read earlier cannot bring the dead back.
-        let mut running = JoinSet::new();
+        let mut announced = JoinSet::new();
         for c in feeds {
             let run = self.clone();
-            running.spawn(async move { run.feed(c).await });
+            announced.spawn(async move { run.announced(c).await });
         }
         self.gather(running, report).await?;
+        // Deletions are applied after all listings, so that a page read earlier cannot bring the dead back, and one feed
+        // after the other: two of them may concern the same table.
+        while let Some(joined) = announced.join_next().await {
+            let done = match joined.map_err(|_| SyncError::Died { tenant: self.tenant.clone() })? {
+                Err(done) => vec![done],
+                Ok((mut group, mut error)) => {
+                    if error.is_none() && group.is_complete() && !self.world.stop.is_cancelled() {
+                        error = self.delete(&mut group, report).await.err();
+                    }
+                    group.end(error)
+                }
+            };
+            self.note(done, report);
+        }
         Ok(())
+    }
+
+    /// Applies a feed's deletions, and only then commits the feed.
+    async fn delete(&self, feed: &mut Group, report: &mut TenantReport) -> Result<(), SyncError> {
+        for (name, deleted) in delete::apply(self, feed.resource(), &feed.deletions()).await? {
+            let living = self.commit_of(&name).await?.map(|c| c.body.living());
+            let entry = report.resources.entry(name).or_default();
+            entry.deleted += deleted.rows;
+            entry.partitions_rewritten += deleted.rewritten.len() as u64;
+            entry.rows = living.unwrap_or(entry.rows);
+        }
+        feed.commit_held().await
     }
 
     async fn gather(&self, mut running: JoinSet<Vec<Done>>, report: &mut TenantReport) -> Result<(), SyncError> {
         while let Some(joined) = running.join_next().await {
-            let all = joined.map_err(|_| SyncError::Died { tenant: self.tenant.clone() })?;
-            for done in all {
-                report.stopped |= done.report.outcome == Outcome::Stopped;
-                if let Some(failure) = done.failure {
-                    report.failures.push(failure);
-                }
-                let entry = report.resources.entry(done.resource).or_default();
-                *entry = done.report;
-            }
+            let done = joined.map_err(|_| SyncError::Died { tenant: self.tenant.clone() })?;
+            self.note(done, report);
         }
         Ok(())
+    }
+
+    fn note(&self, done: Vec<Done>, report: &mut TenantReport) {
+        for done in done {
+            report.stopped |= done.report.outcome == Outcome::Stopped;
+            report.failures.extend(done.failure);
+            report.resources.insert(done.resource, done.report);
+        }
     }
 
     /// One resource with what is taken out of it, from plan to commit.
@@ -486,29 +506,20 @@ impl TenantRun {
         Ok(())
     }
 
-    /// A feed of deletions: read, kept in its own table, applied to the tables concerned, and only then committed.
-    async fn feed(self: Arc<Self>, chosen: Chosen) -> Vec<Done> {
+    /// A feed of deletions, read and kept in its own table; its commit waits until they are applied.
+    async fn announced(self: Arc<Self>, chosen: Chosen) -> Result<(Group, Option<SyncError>), Done> {
         let resource = chosen.resource.clone();
-        let mut group = match Group::open(self.clone(), chosen).await {
-            Ok(group) => group,
-            Err(e) => return vec![Done::failed(&resource, &e)],
-        };
+        let mut group = Group::open(self.clone(), chosen).await.map_err(|e| Done::failed(&resource, &e))?;
         let outcome = async {
             group.prepare().await?;
             let overlap = self.config().overlap;
             for work in plan::due(group.resource(), group.last(), self.bound, overlap, group.wish()) {
                 group.read(work, true).await?;
             }
-            if group.is_complete() {
-                let deletions = group.deletions();
-                let touched = delete::apply(&self, group.resource(), &deletions).await?;
-                group.deleted(touched);
-                group.commit_held().await?;
-            }
             Ok(())
         }
         .await;
-        group.end(outcome.err())
+        Ok((group, outcome.err()))
     }
 
     async fn commit_of(&self, resource: &ResourceName) -> Result<Option<Entry<Commit>>, SyncError> {
@@ -653,11 +664,6 @@ pub async fn relay(world: &World, name: &ResourceName) -> Result<BTreeMap<Tenant
     let new = world.config.table(resource)?;
     let line = state.layout(name);
     let Some(found) = line.last::<crate::catalog::Granularity>().await? else { return Ok(BTreeMap::new()) };
-    let old = Table::new(&world.config.provider.name, resource, Some(found.body)).map_err(|what| ConfigError::Invalid {
-        place: "relay".into(),
-        what,
-        hint: "the table's old layout no longer suits the catalogue".into(),
-    })?;
     let mut relaid = BTreeMap::new();
     for tenant in state.tenants().await? {
         let lease = state.lease(&tenant, run).await?;
@@ -674,9 +680,7 @@ pub async fn relay(world: &World, name: &ResourceName) -> Result<BTreeMap<Tenant
         if let Some(last) = commits.last::<Commit>().await? {
             let done = load::relay(&lake, &lease, &new).await?;
             let mut commit = Commit { run, kind: crate::state::CommitKind::Relay, granularity: new.layout.granularity, ..last.body };
-            let living = commit.living();
-            let rows = commit.rows();
-            commit.partitions = group::figures(&lake, &new, living, rows).await?;
+            commit.partitions = group::figures(&lake, &new).await?;
             commits.append(last.n, commit).await?;
             relaid.insert(tenant.clone(), done);
         }

@@ -1,1 +1,7 @@
-//! Tests.
+//! One binary, a module a behaviour, one harness. Tests run on tokio's paused clock with the real client, the real sandbox and
+//! real loopback sockets.
+
+#![expect(unreachable_pub, reason = "a test binary exports nothing; `pub` says what the harness offers")]
+
+mod harness;
+mod incremental;

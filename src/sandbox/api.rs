@@ -1,0 +1,686 @@
+//! The data API: one table of routes, and what each serves.
+//!
+//! The order of judgement: who asks (401), the bucket (429), the script of faults, the route (404), the scope (403), the
+//! parameters (400), the object (404). A parameter that the reference does not give to an endpoint is a 400, so that a
+//! misspelt filter never looks like a full listing; `include` and `group`, which change the shape, are among those.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::HeaderMap;
+use serde_json::{Value, json};
+
+use super::account::{Account, Opportunity, text};
+use super::faults::{Action, Asked};
+use super::oauth::Caller;
+use super::paging::Position;
+use super::reply::{Manner, Reply};
+use super::{World, lock};
+
+/// Rows of a page, at most and unless asked.
+const PAGE_ROWS: usize = 100;
+/// `/applications/deleted` is said to give fewer unless asked.
+const FEW_ROWS: usize = 50;
+/// A route's label when there is none.
+const UNKNOWN: &str = "(unknown)";
+
+/// One line of the reference's table 4.0.
+struct Route {
+    /// Under `/v1`; `:x` stands for any id. Literal paths come before those with ids.
+    path: &'static str,
+    /// Read scope without `:read:admin`.
+    scope: &'static str,
+    /// Parameters beside `limit` and `offset` of listings; `x_at` stands for `x_at_start` and `x_at_end`.
+    params: &'static [&'static str],
+    /// Field that may be expanded, and the table or resource it is found in.
+    expand: &'static [(&'static str, &'static str)],
+    serves: Serves,
+}
+
+/// What a route shows.
+#[derive(Clone, Copy)]
+enum Serves {
+    Opportunities,
+    Opportunity,
+    Applications,
+    Application,
+    Contact,
+    /// A listing of the small table of that name.
+    Rows(&'static str),
+    /// One row of it.
+    Row(&'static str),
+}
+
+const NO_PARAMS: &[&str] = &[];
+const NO_EXPAND: &[(&str, &str)] = &[];
+const OPPORTUNITY_EXPAND: &[(&str, &str)] = &[
+    ("applications", "applications"),
+    ("contact", "contacts"),
+    ("stage", "stages"),
+    ("owner", "users"),
+    ("followers", "users"),
+    ("sourcedBy", "users"),
+];
+const APPLICATION_EXPAND: &[(&str, &str)] =
+    &[("posting", "postings"), ("postingOwner", "users"), ("postingHiringManager", "users"), ("user", "users")];
+const POSTING_EXPAND: &[(&str, &str)] =
+    &[("user", "users"), ("owner", "users"), ("hiringManager", "users"), ("followers", "users")];
+const REQUISITION_EXPAND: &[(&str, &str)] =
+    &[("creator", "users"), ("owner", "users"), ("hiringManager", "users"), ("postings", "postings")];
+const OPPORTUNITY_PARAMS: &[&str] = &[
+    "email",
+    "tag",
+    "origin",
+    "source",
+    "confidentiality",
+    "stage_id",
+    "posting_id",
+    "archived_posting_id",
+    "archive_reason_id",
+    "contact_id",
+    "archived",
+    "snoozed",
+    "created_at",
+    "updated_at",
+    "advanced_at",
+    "archived_at",
+];
+const POSTING_PARAMS: &[&str] = &[
+    "state",
+    "distributionChannel",
+    "confidentiality",
+    "team",
+    "department",
+    "location",
+    "commitment",
+    "level",
+    "tag",
+    "updated_at",
+];
+
+#[rustfmt::skip]
+const ROUTES: &[Route] = &[
+    Route { path: "/opportunities", scope: "opportunities", params: OPPORTUNITY_PARAMS, expand: OPPORTUNITY_EXPAND, serves: Serves::Opportunities },
+    Route { path: "/opportunities/deleted", scope: "opportunities", params: &["deleted_at"], expand: NO_EXPAND, serves: Serves::Rows("opportunities_deleted") },
+    Route { path: "/opportunities/:id", scope: "opportunities", params: NO_PARAMS, expand: OPPORTUNITY_EXPAND, serves: Serves::Opportunity },
+    Route { path: "/opportunities/:id/applications", scope: "applications", params: NO_PARAMS, expand: APPLICATION_EXPAND, serves: Serves::Applications },
+    Route { path: "/opportunities/:id/applications/:application", scope: "applications", params: NO_PARAMS, expand: APPLICATION_EXPAND, serves: Serves::Application },
+    Route { path: "/applications/deleted", scope: "applications", params: &["deleted_at"], expand: NO_EXPAND, serves: Serves::Rows("applications_deleted") },
+    Route { path: "/contacts/:id", scope: "contact", params: NO_PARAMS, expand: NO_EXPAND, serves: Serves::Contact },
+    Route { path: "/users", scope: "users", params: &["email", "accessRole", "accessRole[]", "includeDeactivated", "external_directory_id"], expand: NO_EXPAND, serves: Serves::Rows("users") },
+    Route { path: "/users/:id", scope: "users", params: NO_PARAMS, expand: NO_EXPAND, serves: Serves::Row("users") },
+    Route { path: "/postings", scope: "postings", params: POSTING_PARAMS, expand: POSTING_EXPAND, serves: Serves::Rows("postings") },
+    Route { path: "/postings/deleted", scope: "postings", params: &["deleted_at"], expand: NO_EXPAND, serves: Serves::Rows("postings_deleted") },
+    Route { path: "/postings/:id", scope: "postings", params: NO_PARAMS, expand: POSTING_EXPAND, serves: Serves::Row("postings") },
+    Route { path: "/stages", scope: "stages", params: NO_PARAMS, expand: NO_EXPAND, serves: Serves::Rows("stages") },
+    Route { path: "/stages/:id", scope: "stages", params: NO_PARAMS, expand: NO_EXPAND, serves: Serves::Row("stages") },
+    Route { path: "/archive_reasons", scope: "archive_reasons", params: &["type"], expand: NO_EXPAND, serves: Serves::Rows("archive_reasons") },
+    Route { path: "/archive_reasons/:id", scope: "archive_reasons", params: NO_PARAMS, expand: NO_EXPAND, serves: Serves::Row("archive_reasons") },
+    Route { path: "/sources", scope: "sources", params: NO_PARAMS, expand: NO_EXPAND, serves: Serves::Rows("sources") },
+    Route { path: "/tags", scope: "tags", params: NO_PARAMS, expand: NO_EXPAND, serves: Serves::Rows("tags") },
+    Route { path: "/requisitions", scope: "requisitions", params: &["created_at", "requisition_code", "status", "confidentiality"], expand: REQUISITION_EXPAND, serves: Serves::Rows("requisitions") },
+    Route { path: "/requisitions/:id", scope: "requisitions", params: NO_PARAMS, expand: REQUISITION_EXPAND, serves: Serves::Row("requisitions") },
+];
+
+/// The data API's refusal, in its envelope.
+pub(super) fn refusal(status: u16, code: &str, message: &str) -> Reply {
+    Reply::json(status, json!({"code": code, "message": message}).to_string())
+}
+
+fn bad(message: &str) -> Reply {
+    refusal(400, "BadRequestError", message)
+}
+
+fn missing(what: &str, id: &str) -> Reply {
+    refusal(404, "ResourceNotFound", &format!("{what} {id} was not found"))
+}
+
+/// Answers a request for anything that no other endpoint took.
+pub(super) async fn answer(world: &World, method: &str, path: &str, query: &str, headers: &HeaderMap) -> Reply {
+    let now = world.clock.now();
+    let Some(rest) = path.strip_prefix("/v1/") else {
+        lock(&world.stats).arrived(&format!("{method} {UNKNOWN}"), None, now);
+        return missing("path", path);
+    };
+    let segments: Vec<&str> = rest.split('/').collect();
+    let found = (method == "GET").then(|| find(&segments)).flatten();
+    let label = match &found {
+        Some((route, _)) => format!("GET /v1{}", route.path),
+        None => format!("{method} /v1/{UNKNOWN}"),
+    };
+    let caller = lock(&world.oauth).caller(headers, now);
+    let account = caller.as_ref().map(|caller| caller.account.clone());
+    lock(&world.stats).arrived(&label, account.as_deref().ok(), now);
+    let caller = match caller {
+        Ok(caller) => caller,
+        Err(reply) => {
+            tokio::time::sleep(world.latency).await;
+            return reply;
+        }
+    };
+    let permitted = world.permit(&caller.account);
+    tokio::time::sleep(world.latency).await;
+    if !permitted {
+        return Reply::of_status(429, None, None, true);
+    }
+    let params = Params::parse(query);
+    let has_offset = params.0.iter().any(|(name, _)| name == "offset");
+    with_faults(world, &label, Some(&caller.account), has_offset, |action| {
+        let Some((route, captures)) = &found else { return missing("path", path) };
+        let ask = Ask { world, route, captures, path, params: &params, caller: &caller, action };
+        ask.serve().unwrap_or_else(|refusal| refusal)
+    })
+    .await
+}
+
+/// Does `work` unless the script has something else in mind.
+pub(super) async fn with_faults(
+    world: &World,
+    route: &str,
+    account: Option<&str>,
+    has_offset: bool,
+    work: impl FnOnce(Option<&Action>) -> Reply,
+) -> Reply {
+    let of_data_api = route.contains(" /v1");
+    let action = lock(&world.script).due(&Asked { route, account, has_offset });
+    match &action {
+        Some(Action::Status { code, body, retry_after }) => {
+            return Reply::of_status(*code, body.as_deref(), retry_after.as_deref(), of_data_api);
+        }
+        Some(Action::Reset) => return Reply::dropped(),
+        Some(Action::Garbage) => return Reply::html(200, "<html><body><h1>Lever</h1>Signing you in…</body></html>"),
+        Some(Action::Redirect { to, code }) => return Reply::redirect(*code, to),
+        Some(Action::StaleOffset) => return bad("Invalid offset token"),
+        Some(Action::Huge { bytes }) => return Reply::huge(*bytes),
+        Some(Action::Delay { ms }) => tokio::time::sleep(Duration::from_millis(*ms)).await,
+        Some(Action::ExpireToken | Action::RevokeGrant) => {
+            let mut oauth = lock(&world.oauth);
+            if let Some(account) = account {
+                match &action {
+                    Some(Action::RevokeGrant) => oauth.revoke_account(account),
+                    _ => oauth.expire_access(account, world.clock.now()),
+                }
+            }
+            if of_data_api {
+                return Reply::of_status(401, None, None, true);
+            }
+        }
+        _ => {}
+    }
+    let mut reply = work(action.as_ref());
+    match action {
+        Some(Action::ReplyLost) => reply = Reply::dropped(),
+        Some(Action::Truncate { bytes }) => reply.manner = Manner::Cut(bytes),
+        Some(Action::Drip { ms_per_chunk }) => reply.manner = Manner::Drip(Duration::from_millis(ms_per_chunk)),
+        Some(Action::Date { offset_s }) => reply.date_offset_s = offset_s,
+        _ => {}
+    }
+    reply
+}
+
+/// The first route that fits, and what stands for its `:x`.
+fn find<'a>(segments: &[&'a str]) -> Option<(&'static Route, Vec<&'a str>)> {
+    ROUTES.iter().find_map(|route| {
+        let pattern: Vec<&str> = route.path.trim_start_matches('/').split('/').collect();
+        let fits = |(pattern, segment): (&&str, &&str)| {
+            if pattern.starts_with(':') { !segment.is_empty() } else { pattern == segment }
+        };
+        let same = pattern.len() == segments.len() && pattern.iter().zip(segments).all(fits);
+        let captures = || pattern.iter().zip(segments).filter(|(p, _)| p.starts_with(':')).map(|(_, s)| *s);
+        same.then(|| (route, captures().collect()))
+    })
+}
+
+/// One request that has a route and a caller.
+struct Ask<'a> {
+    world: &'a World,
+    route: &'static Route,
+    captures: &'a [&'a str],
+    path: &'a str,
+    params: &'a Params,
+    caller: &'a Caller,
+    action: Option<&'a Action>,
+}
+
+/// A page before it is text. With more to come there is one position more than rows.
+struct Page {
+    rows: Vec<Arc<str>>,
+    positions: Vec<Position>,
+}
+
+impl Ask<'_> {
+    /// The reply, or as an error the refusal; both go to the client.
+    fn serve(&self) -> Result<Reply, Reply> {
+        let forbidden = || Reply::of_status(403, None, None, true);
+        if !self.caller.may(&format!("{}:read:admin", self.route.scope)) {
+            return Err(forbidden());
+        }
+        self.check_names()?;
+        let expand = self.expand()?;
+        for (field, scope) in [("applications", "applications:read:admin"), ("contact", "contact:read:admin")] {
+            if expand.iter().any(|(name, _)| *name == field) && !self.caller.may(scope) {
+                return Err(forbidden());
+            }
+        }
+        let confidential = self.confidentiality()?;
+        let mut account = match self.world.accounts.get(&self.caller.account) {
+            Some(account) => lock(account),
+            None => return Err(Reply::of_status(401, None, None, true)),
+        };
+        let account = &mut *account;
+        let id = self.captures.first().copied().unwrap_or("");
+        match self.route.serves {
+            Serves::Opportunities => self.opportunities(account, &expand, confidential),
+            Serves::Rows(table) => self.rows(account, table, &expand, confidential),
+            Serves::Opportunity => {
+                let slot = self.visible(account, id)?;
+                Ok(single(&self.opportunity(account, slot, &expand)))
+            }
+            Serves::Applications => {
+                let slot = self.visible(account, id)?;
+                let position = Position { numbers: vec![0], id: id.into() };
+                let application = account.application(slot).map(|a| a.into_owned()).map(|mut body| {
+                    put_in_place(account, &mut body, &expand);
+                    text(&body)
+                });
+                let rows: Vec<Arc<str>> = application.into_iter().collect();
+                let positions = rows.iter().map(|_| position.clone()).collect();
+                self.page(account, Page { rows, positions })
+            }
+            Serves::Application => {
+                let slot = self.visible(account, id)?;
+                let wanted = self.captures.get(1).copied().unwrap_or("");
+                let application = account.application(slot).filter(|a| a["id"] == wanted).map(|a| a.into_owned());
+                let mut body = application.ok_or_else(|| missing("applications", wanted))?;
+                put_in_place(account, &mut body, &expand);
+                Ok(single(&text(&body)))
+            }
+            Serves::Contact => {
+                let hidden = account.contact_is_confidential(id) && !self.caller.may("confidential:access:admin");
+                let contact = account.contact(id).filter(|_| !hidden);
+                Ok(single(&contact.ok_or_else(|| missing("contacts", id))?.to_string()))
+            }
+            Serves::Row(table) => {
+                let row = account.table(table).and_then(|rows| rows.get(id));
+                let row = row.filter(|row| {
+                    row["confidentiality"] != "confidential" || self.caller.may("confidential:access:admin")
+                });
+                let mut row = row.cloned().ok_or_else(|| missing(table, id))?;
+                put_in_place(account, &mut row, &expand);
+                Ok(single(&text(&row)))
+            }
+        }
+    }
+
+    /// The living opportunity of that id, unless it is confidential and the caller must not know of it.
+    fn visible(&self, account: &Account, id: &str) -> Result<u32, Reply> {
+        let slot = account.find(id);
+        let may = |slot: &u32| !account.at(*slot).facts.confidential || self.caller.may("confidential:access:admin");
+        slot.filter(may).ok_or_else(|| missing("opportunities", id))
+    }
+
+    /// One record as text; the expansions that a sync asks for come from the kept text.
+    fn opportunity(&self, account: &mut Account, slot: u32, expand: &[(&'static str, &'static str)]) -> Arc<str> {
+        let has = |field: &str| expand.iter().any(|(name, _)| *name == field);
+        let (applications, contact) = (has("applications"), has("contact"));
+        if expand.len() == usize::from(applications) + usize::from(contact) {
+            return account.json(slot, applications, contact);
+        }
+        let mut body = account.expanded(slot, applications, contact);
+        put_in_place(account, &mut body, expand);
+        text(&body)
+    }
+
+    /// The main listing. Its order is the same under every filter: what a filter does to it is undocumented.
+    fn opportunities(
+        &self,
+        account: &mut Account,
+        expand: &[(&'static str, &'static str)],
+        confidential: Option<bool>,
+    ) -> Result<Reply, Reply> {
+        let p = self.params;
+        let [created, updated, advanced, archived_at] =
+            [p.range("created_at")?, p.range("updated_at")?, p.range("advanced_at")?, p.range("archived_at")?];
+        let (archived, snoozed) = (p.flag("archived")?, p.flag("snoozed")?);
+        let now = self.world.clock.now().ms();
+        let limit = p.limit(PAGE_ROWS)?;
+        let start = self.start(account)?;
+        account.before_listing(now);
+        let by_body: Vec<(&str, Vec<&str>)> = [
+            "email",
+            "tag",
+            "origin",
+            "source",
+            "stage_id",
+            "contact_id",
+            "posting_id",
+            "archived_posting_id",
+            "archive_reason_id",
+        ]
+        .into_iter()
+        .map(|name| (name, p.all(name)))
+        .filter(|(_, values)| !values.is_empty())
+        .collect();
+        let wanted = |o: &Opportunity, slot: u32| {
+            let f = &o.facts;
+            confidential.is_none_or(|wanted| wanted == f.confidential)
+                && created.holds(Some(f.created))
+                && updated.holds(f.updated)
+                && advanced.holds(f.advanced)
+                && archived_at.holds(f.archived_at)
+                && archived.is_none_or(|wanted| wanted == f.archived_at.is_some())
+                && snoozed.is_none_or(|wanted| wanted == f.snoozed_until.is_some_and(|until| until > now))
+                && (by_body.is_empty() || matches_body(account, slot, &by_body))
+        };
+        let mut slots = account.select(start.as_ref(), limit, wanted);
+        let positions = slots.iter().map(|slot| account.position(*slot)).collect();
+        slots.truncate(limit);
+        let rows = slots.into_iter().map(|slot| self.opportunity(account, slot, expand)).collect();
+        self.page(account, Page { rows, positions })
+    }
+
+    /// A small listing. Parameters were checked against the route, so one predicate serves all tables.
+    fn rows(
+        &self,
+        account: &mut Account,
+        table: &'static str,
+        expand: &[(&'static str, &'static str)],
+        confidential: Option<bool>,
+    ) -> Result<Reply, Reply> {
+        let p = self.params;
+        let ranges = [
+            ("createdAt", p.range("created_at")?),
+            ("updatedAt", p.range("updated_at")?),
+            ("deletedAt", p.range("deleted_at")?),
+        ];
+        let alone = ["updated_at_start", "updated_at_end", "confidentiality", "limit", "offset"];
+        if table == "postings" && ranges[1].1.is_set() && p.0.iter().any(|(name, _)| !alone.contains(&name.as_str())) {
+            return Err(bad("updated_at_start and updated_at_end may be combined only with confidentiality"));
+        }
+        let with_deactivated = table != "users" || p.flag("includeDeactivated")? == Some(true);
+        let limit = p.limit(if table == "applications_deleted" { FEW_ROWS } else { PAGE_ROWS })?;
+        let start = self.start(account)?;
+        // The public site shows what is published in public, unless a channel is named.
+        let public_only = p.all("state").contains(&"published") && p.all("distributionChannel").is_empty();
+        let wanted = |row: &Value| {
+            let is = |name: &str, field: &Value| p.any(name, |value| contains(field, value));
+            let categories = &row["categories"];
+            confidential.is_none_or(|wanted| wanted == (row["confidentiality"] == "confidential"))
+                && ranges.iter().all(|(field, range)| range.holds(row[*field].as_i64()))
+                && (with_deactivated || row["deactivatedAt"].is_null())
+                && (!public_only || contains(&row["distributionChannels"], "public"))
+                && is("email", &row["email"])
+                && is("accessRole", &row["accessRole"])
+                && is("accessRole[]", &row["accessRole"])
+                && is("external_directory_id", &row["externalDirectoryId"])
+                && is("state", &row["state"])
+                && is("distributionChannel", &row["distributionChannels"])
+                && ["team", "department", "location", "commitment", "level"]
+                    .iter()
+                    .all(|name| is(name, &categories[*name]))
+                && is("tag", &row["tags"])
+                && is("requisition_code", &row["requisitionCode"])
+                && is("status", &row["status"])
+                && is("type", &row["type"])
+        };
+        let Some(rows) = account.table(table) else { return Err(missing("path", self.path)) };
+        let mut keys = rows.select(start.as_ref(), limit, wanted);
+        let positions = keys.iter().map(|key| rows.position(key)).collect();
+        keys.truncate(limit);
+        let rows = keys.iter().filter_map(|key| {
+            if expand.is_empty() {
+                return account.table_mut(table)?.json(key);
+            }
+            let mut row = account.table(table)?.get(key)?.clone();
+            put_in_place(account, &mut row, expand);
+            Some(text(&row))
+        });
+        let rows = rows.collect();
+        self.page(account, Page { rows, positions })
+    }
+
+    /// What a token belongs to: the path and every parameter but the token.
+    fn query(&self) -> String {
+        let mut params: Vec<String> = self
+            .params
+            .0
+            .iter()
+            .filter(|(name, _)| name != "offset")
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        params.sort();
+        format!("{}?{}", self.path, params.join("&"))
+    }
+
+    /// Where the page begins: at the token's place under the data as they are now, which may have moved.
+    fn start(&self, account: &Account) -> Result<Option<Position>, Reply> {
+        let Some(token) = self.params.one("offset")? else { return Ok(None) };
+        let known = account.issued.knows(&self.query(), token);
+        Position::from_token(token).filter(|_| known).map(Some).ok_or_else(|| bad("Invalid offset token"))
+    }
+
+    /// The envelope, with what the script wants done to it.
+    fn page(&self, account: &mut Account, page: Page) -> Result<Reply, Reply> {
+        let Page { mut rows, positions } = page;
+        let mut next = positions.get(rows.len()).map(Position::token);
+        let middle = rows.len() / 2;
+        match self.action {
+            Some(Action::DuplicateRow) if rows.len() > 1 && next.is_some() => {
+                next = positions.get(rows.len() - 1).map(Position::token);
+            }
+            Some(Action::RepeatNext) => next = self.params.one("offset")?.map(str::to_owned),
+            Some(Action::BadRow) => {
+                if let Some(row) = rows.get_mut(middle) {
+                    *row = "\"this is no record\"".into();
+                }
+            }
+            Some(Action::NoKey) => {
+                if let Some(row) = rows.get_mut(middle)
+                    && let Ok(mut body) = serde_json::from_str::<Value>(row)
+                    && let Some(object) = body.as_object_mut()
+                {
+                    let key = if object.contains_key("id") { "id" } else { "text" };
+                    object.remove(key);
+                    *row = text(&body);
+                }
+            }
+            _ => {}
+        }
+        if let Some(next) = &next {
+            account.issued.remember(&self.query(), next);
+        }
+        let lost = self.action == Some(&Action::MissingNext);
+        let mut out = String::with_capacity(rows.iter().map(|row| row.len() + 1).sum::<usize>() + 160);
+        out.push_str("{\"data\":[");
+        for (n, row) in rows.iter().enumerate() {
+            if n > 0 {
+                out.push(',');
+            }
+            out.push_str(row);
+        }
+        out.push(']');
+        if let Some(next) = next.as_ref().filter(|_| !lost) {
+            out.push_str(",\"next\":");
+            out.push_str(&Value::from(next.as_str()).to_string());
+        }
+        out.push_str(if next.is_some() || lost { ",\"hasNext\":true}" } else { ",\"hasNext\":false}" });
+        Ok(Reply::json(200, out))
+    }
+
+    /// Refuses parameters that the endpoint does not have.
+    fn check_names(&self) -> Result<(), Reply> {
+        let listing = matches!(self.route.serves, Serves::Opportunities | Serves::Rows(_) | Serves::Applications);
+        for (name, _) in &self.params.0 {
+            let time = name.strip_suffix("_start").or(name.strip_suffix("_end")).filter(|time| time.ends_with("_at"));
+            let known = match (name.as_str(), time) {
+                ("limit" | "offset", _) => listing,
+                ("expand", _) => !self.route.expand.is_empty(),
+                (_, Some(time)) => self.route.params.contains(&time),
+                (name, None) => self.route.params.contains(&name) && !name.ends_with("_at"),
+            };
+            if !known {
+                return Err(bad(&format!("{name} is not a parameter of this endpoint")));
+            }
+        }
+        Ok(())
+    }
+
+    /// The fields to expand, each once.
+    fn expand(&self) -> Result<Vec<(&'static str, &'static str)>, Reply> {
+        let mut all: Vec<(&'static str, &'static str)> = Vec::new();
+        for field in self.params.all("expand") {
+            let known = self.route.expand.iter().find(|(name, _)| *name == field);
+            let known = known.ok_or_else(|| bad(&format!("{field} cannot be expanded")))?;
+            if !all.contains(known) {
+                all.push(*known);
+            }
+        }
+        Ok(all)
+    }
+
+    /// `Some(false)` unless asked otherwise, which needs a scope of its own; `None` for both kinds.
+    fn confidentiality(&self) -> Result<Option<bool>, Reply> {
+        let has = self.route.params.contains(&"confidentiality");
+        let wanted = match self.params.one("confidentiality")? {
+            None => return Ok(has.then_some(false)),
+            Some("non-confidential") => return Ok(Some(false)),
+            Some("confidential") => Some(true),
+            Some("all") => None,
+            Some(_) => return Err(bad("confidentiality must be non-confidential, confidential or all")),
+        };
+        if self.caller.may("confidential:access:admin") {
+            Ok(wanted)
+        } else {
+            Err(Reply::of_status(403, None, None, true))
+        }
+    }
+}
+
+fn single(row: &str) -> Reply {
+    Reply::json(200, format!("{{\"data\":{row}}}"))
+}
+
+/// Puts whole objects in place of ids. Where the target is gone the id stays.
+fn put_in_place(account: &Account, body: &mut Value, expand: &[(&'static str, &'static str)]) {
+    for (field, table) in expand {
+        let Some(rows) = account.table(table) else { continue };
+        let replace = |value: &mut Value| {
+            if let Some(row) = value.as_str().and_then(|id| rows.get(id)) {
+                *value = row.clone();
+            }
+        };
+        match body.get_mut(*field) {
+            Some(Value::Array(items)) => items.iter_mut().for_each(replace),
+            Some(value) => replace(value),
+            None => {}
+        }
+    }
+}
+
+/// The filters that look into the record; several values of one mean any of them.
+fn matches_body(account: &Account, slot: u32, filters: &[(&str, Vec<&str>)]) -> bool {
+    let body = account.body(slot);
+    let application = account.application(slot);
+    let posting = application.as_ref().map_or(&Value::Null, |a| &a["posting"]);
+    let nothing = Value::Null;
+    filters.iter().all(|(name, values)| {
+        let field = match *name {
+            "email" => &body["emails"],
+            "tag" => &body["tags"],
+            "source" => &body["sources"],
+            "stage_id" => &body["stage"],
+            "contact_id" => &body["contact"],
+            "archive_reason_id" => &body["archived"]["reason"],
+            "posting_id" => posting,
+            "archived_posting_id" => {
+                if body["archived"].is_null() {
+                    &nothing
+                } else {
+                    posting
+                }
+            }
+            name => &body[name],
+        };
+        values.iter().any(|value| contains(field, value))
+    })
+}
+
+/// A text that is the value, or a list that has it.
+fn contains(field: &Value, value: &str) -> bool {
+    match field {
+        Value::Array(items) => items.iter().any(|item| item == value),
+        field => field == value,
+    }
+}
+
+/// The query, decoded once.
+struct Params(Vec<(String, String)>);
+
+impl Params {
+    fn parse(query: &str) -> Self {
+        Self(url::form_urlencoded::parse(query.as_bytes()).into_owned().collect())
+    }
+
+    fn all(&self, name: &str) -> Vec<&str> {
+        self.0.iter().filter(|(key, _)| key == name).map(|(_, value)| value.as_str()).collect()
+    }
+
+    /// True when the parameter is absent or one of its values will do.
+    fn any(&self, name: &str, accept: impl Fn(&str) -> bool) -> bool {
+        let values = self.all(name);
+        values.is_empty() || values.into_iter().any(accept)
+    }
+
+    fn one(&self, name: &str) -> Result<Option<&str>, Reply> {
+        match self.all(name).as_slice() {
+            [] => Ok(None),
+            [value] => Ok(Some(value)),
+            _ => Err(bad(&format!("{name} is given more than once"))),
+        }
+    }
+
+    fn time(&self, name: &str) -> Result<Option<i64>, Reply> {
+        let parse = |text: &str| text.parse().map_err(|_| bad(&format!("{name} must be a time in milliseconds")));
+        self.one(name)?.map(parse).transpose()
+    }
+
+    fn range(&self, name: &str) -> Result<Range, Reply> {
+        Ok(Range { start: self.time(&format!("{name}_start"))?, end: self.time(&format!("{name}_end"))? })
+    }
+
+    fn flag(&self, name: &str) -> Result<Option<bool>, Reply> {
+        match self.one(name)? {
+            None => Ok(None),
+            Some("true") => Ok(Some(true)),
+            Some("false") => Ok(Some(false)),
+            Some(_) => Err(bad(&format!("{name} must be true or false"))),
+        }
+    }
+
+    fn limit(&self, usual: usize) -> Result<usize, Reply> {
+        let Some(text) = self.one("limit")? else { return Ok(usual) };
+        let limit = text.parse().ok().filter(|n| (1..=PAGE_ROWS).contains(n));
+        limit.ok_or_else(|| bad("limit must be between 1 and 100"))
+    }
+}
+
+/// A time filter, inclusive at both ends; a null time never passes one.
+#[derive(Clone, Copy)]
+struct Range {
+    start: Option<i64>,
+    end: Option<i64>,
+}
+
+impl Range {
+    /// Whether either bound was sent.
+    fn is_set(self) -> bool {
+        self.start.is_some() || self.end.is_some()
+    }
+
+    fn holds(self, time: Option<i64>) -> bool {
+        match time {
+            Some(time) => self.start.is_none_or(|start| start <= time) && self.end.is_none_or(|end| time <= end),
+            None => !self.is_set(),
+        }
+    }
+}

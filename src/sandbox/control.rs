@@ -1,0 +1,484 @@
+//! The hand behind the scenes: what a customer, or bad luck, does to an account.
+//!
+//! [`Control`] is for the same process. Over HTTP the same is `POST /_control` with `{"op": "edit", "account": …}` (see
+//! [`Op`]'s names), `GET /_control/stats` and `GET /_control/dump/{account}/{resource}`. It is not a part of Lever: no
+//! credential, no rate limit, no latency, no faults, and it is not counted.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::http::{HeaderMap, header};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::account::Account;
+use super::faults::Fault;
+use super::oauth::IssuedGrant;
+use super::reply::Reply;
+use super::{World, lock};
+use crate::clock::Timestamp;
+
+/// What was asked of the sandbox since it started, or since [`Control::reset_stats`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Stats {
+    /// Requests by route, ids replaced: `GET /v1/opportunities/:id`.
+    pub requests: BTreeMap<String, u64>,
+    /// The same for each account. A consent page has none yet, nor has a request that was not let in.
+    pub per_account: BTreeMap<String, BTreeMap<String, u64>>,
+    /// Replies by status; 0 counts connections reset in place of one.
+    pub statuses: BTreeMap<u16, u64>,
+    /// Requests to the token endpoint.
+    pub token_requests: u64,
+    /// Requests refused by an empty bucket (not those refused by a fault).
+    pub refused_429: u64,
+    /// The first request's arrival.
+    pub first_request_at: Option<Timestamp>,
+    /// The last request's arrival.
+    pub last_request_at: Option<Timestamp>,
+}
+
+impl Stats {
+    /// Counts a request when it arrives, so that one whose client gave up is counted too.
+    pub(super) fn arrived(&mut self, route: &str, account: Option<&str>, now: Timestamp) {
+        *self.requests.entry(route.to_owned()).or_default() += 1;
+        if let Some(account) = account {
+            *self.per_account.entry(account.to_owned()).or_default().entry(route.to_owned()).or_default() += 1;
+        }
+        self.token_requests += u64::from(route == "POST /oauth/token");
+        self.first_request_at.get_or_insert(now);
+        self.last_request_at = Some(now);
+    }
+
+    /// Counts a reply when it leaves.
+    pub(super) fn answered(&mut self, status: u16) {
+        *self.statuses.entry(status).or_default() += 1;
+    }
+}
+
+/// Changes accounts, scripts faults, reads the truth. Cheap to clone; does not keep the sandbox running.
+///
+/// Methods that name an account or record that does not exist do nothing and say so: `false`, `None`, an empty list.
+#[derive(Clone)]
+pub struct Control(Arc<World>);
+
+/// The operations of `POST /_control`; each is the method of [`Control`] of the same name.
+#[derive(Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
+enum Op {
+    ApiKey {
+        account: String,
+    },
+    Grant {
+        account: String,
+        client_id: String,
+        scopes: String,
+    },
+    Edit {
+        account: String,
+        n: usize,
+        #[serde(default)]
+        seed: u64,
+    },
+    EditApplication {
+        account: String,
+        opportunity: String,
+    },
+    EditContact {
+        account: String,
+        contact: String,
+    },
+    Add {
+        account: String,
+        n: usize,
+    },
+    Archive {
+        account: String,
+        id: String,
+    },
+    Anonymize {
+        account: String,
+        id: String,
+    },
+    DeleteOpportunity {
+        account: String,
+        id: String,
+    },
+    RestoreOpportunity {
+        account: String,
+        id: String,
+    },
+    DeleteApplication {
+        account: String,
+        id: String,
+    },
+    AddPosting {
+        account: String,
+    },
+    EditPosting {
+        account: String,
+        id: String,
+    },
+    DeletePosting {
+        account: String,
+        id: String,
+    },
+    AddUser {
+        account: String,
+    },
+    EditUser {
+        account: String,
+        id: String,
+    },
+    DeactivateUser {
+        account: String,
+        id: String,
+    },
+    RemoveUser {
+        account: String,
+        id: String,
+    },
+    RemoveStage {
+        account: String,
+        id: String,
+    },
+    RenameTag {
+        account: String,
+        from: String,
+        to: String,
+    },
+    EditRequisition {
+        account: String,
+        id: String,
+        bump: bool,
+    },
+    RemoveRequisition {
+        account: String,
+        id: String,
+    },
+    BumpSourceCounts {
+        account: String,
+    },
+    SetField {
+        account: String,
+        resource: String,
+        id: String,
+        field: String,
+        value: Value,
+        #[serde(default)]
+        bump: bool,
+    },
+    RemoveField {
+        account: String,
+        resource: String,
+        id: String,
+        field: String,
+        #[serde(default)]
+        bump: bool,
+    },
+    Fault {
+        fault: Fault,
+    },
+    ClearFaults,
+    Revoke {
+        account: String,
+    },
+    ExpireAccessTokens {
+        account: String,
+    },
+    Churn {
+        account: String,
+        #[serde(default)]
+        every_nth_request: Option<u32>,
+    },
+    ResetStats,
+}
+
+impl Control {
+    pub(super) fn new(world: Arc<World>) -> Self {
+        Self(world)
+    }
+
+    /// The account's API key.
+    #[must_use]
+    pub fn api_key(&self, account: &str) -> Option<String> {
+        self.0.api_key(account)
+    }
+
+    /// A grant without the consent page. Scopes that the client has not registered are dropped, as there.
+    #[must_use]
+    pub fn grant(&self, account: &str, client_id: &str, scopes: &str) -> Option<IssuedGrant> {
+        lock(&self.0.oauth).grant(account, client_id, scopes, self.0.clock.now())
+    }
+
+    /// Every record of a resource as the API lists it without confidential access: `opportunities`,
+    /// `opportunities_expanded` (with `expand=applications&expand=contact`), `applications`, `contacts`, `users`
+    /// (deactivated ones too), `postings`, `stages`, `archive_reasons`, `sources`, `tags`, `requisitions`, and
+    /// `opportunities/deleted`, `applications/deleted`, `postings/deleted`.
+    #[must_use]
+    pub fn dump(&self, account: &str, resource: &str) -> Option<Vec<Value>> {
+        self.0.with(account, |account, _| account.dump(resource)).flatten()
+    }
+
+    /// Changes `n` distinct opportunities (stage, tags, owner, snooze, sources) and bumps their `updatedAt`; their ids.
+    pub fn edit(&self, account: &str, n: usize, seed: u64) -> Vec<String> {
+        self.0.with(account, |account, now| account.edit(n, seed, now)).unwrap_or_default()
+    }
+
+    /// Changes the application of an opportunity and bumps the opportunity.
+    pub fn edit_application(&self, account: &str, opportunity: &str) -> bool {
+        self.0.yes(account, |account, now| account.edit_application(opportunity, now))
+    }
+
+    /// Changes a contact, and with it each of the person's opportunities; the ids of those, all bumped.
+    pub fn edit_contact(&self, account: &str, contact: &str) -> Vec<String> {
+        self.0.with(account, |account, now| account.edit_contact(contact, now)).unwrap_or_default()
+    }
+
+    /// Adds opportunities of new people, made now; their ids.
+    pub fn add(&self, account: &str, n: usize) -> Vec<String> {
+        self.0.with(account, |account, now| account.add(n, now)).unwrap_or_default()
+    }
+
+    /// Archives an opportunity and its application.
+    pub fn archive(&self, account: &str, id: &str) -> bool {
+        self.0.yes(account, |account, now| account.archive(id, now))
+    }
+
+    /// Blanks the person behind an opportunity: contact, all opportunities, applications. All are bumped.
+    pub fn anonymize(&self, account: &str, id: &str) -> bool {
+        self.0.yes(account, |account, now| account.anonymize(id, now))
+    }
+
+    /// Deletes an opportunity and its application; both leave tombstones.
+    pub fn delete_opportunity(&self, account: &str, id: &str) -> bool {
+        self.0.yes(account, |account, now| account.delete_opportunity(id, now))
+    }
+
+    /// Brings a deleted opportunity back, newer than its tombstone (which stays) and without its application.
+    pub fn restore_opportunity(&self, account: &str, id: &str) -> bool {
+        self.0.yes(account, |account, now| account.restore_opportunity(id, now))
+    }
+
+    /// Deletes an application, named by its own id or its opportunity's, and bumps the opportunity.
+    pub fn delete_application(&self, account: &str, id: &str) -> bool {
+        self.0.yes(account, |account, now| account.delete_application(id, now))
+    }
+
+    /// Adds a posting; its id.
+    pub fn add_posting(&self, account: &str) -> Option<String> {
+        self.0.with(account, Account::add_posting).flatten()
+    }
+
+    /// Changes a posting's title and text and bumps it.
+    pub fn edit_posting(&self, account: &str, id: &str) -> bool {
+        self.0.yes(account, |account, now| {
+            account.edit_row("postings", id, |row| {
+                row.insert("text".into(), json!(format!("Edited at {now}")));
+                row.insert("updatedAt".into(), json!(now));
+            })
+        })
+    }
+
+    /// Deletes a posting; it leaves a tombstone.
+    pub fn delete_posting(&self, account: &str, id: &str) -> bool {
+        self.0.yes(account, |account, now| account.delete_posting(id, now))
+    }
+
+    /// Adds a user; the id.
+    pub fn add_user(&self, account: &str) -> Option<String> {
+        self.0.with(account, Account::add_user).flatten()
+    }
+
+    /// Changes a user's job title. Users have no `updatedAt`.
+    pub fn edit_user(&self, account: &str, id: &str) -> bool {
+        self.0.yes(account, |account, now| {
+            account.edit_row("users", id, |row| {
+                row.insert("jobTitle".into(), json!(format!("Edited at {now}")));
+            })
+        })
+    }
+
+    /// Deactivates a user.
+    pub fn deactivate_user(&self, account: &str, id: &str) -> bool {
+        self.0.yes(account, |account, now| {
+            account.edit_row("users", id, |row| {
+                row.insert("deactivatedAt".into(), json!(now));
+            })
+        })
+    }
+
+    /// Removes a user without a trace.
+    pub fn remove_user(&self, account: &str, id: &str) -> bool {
+        self.0.yes(account, |account, _| account.remove_row("users", id))
+    }
+
+    /// Removes a stage from the list; opportunities keep its id.
+    pub fn remove_stage(&self, account: &str, id: &str) -> bool {
+        self.0.yes(account, |account, _| account.remove_row("stages", id))
+    }
+
+    /// Renames a tag, also on the opportunities that have it, which are bumped.
+    pub fn rename_tag(&self, account: &str, from: &str, to: &str) -> bool {
+        self.0.yes(account, |account, now| account.rename_tag(from, to, now))
+    }
+
+    /// Changes a requisition: its name, bumped, or (as hires do) its `headcountHired`, without a trace in `updatedAt`.
+    pub fn edit_requisition(&self, account: &str, id: &str, bump: bool) -> bool {
+        self.0.yes(account, |account, now| {
+            account.edit_row("requisitions", id, |row| {
+                if bump {
+                    row.insert("name".into(), json!(format!("Edited at {now}")));
+                    row.insert("updatedAt".into(), json!(now));
+                } else {
+                    let hired = row.get("headcountHired").and_then(Value::as_i64).unwrap_or(0);
+                    row.insert("headcountHired".into(), json!(hired + 1));
+                }
+            })
+        })
+    }
+
+    /// Removes a requisition; there is no tombstone.
+    pub fn remove_requisition(&self, account: &str, id: &str) -> bool {
+        self.0.yes(account, |account, _| account.remove_row("requisitions", id))
+    }
+
+    /// Counts every source up by one.
+    pub fn bump_source_counts(&self, account: &str) {
+        self.0.with(account, |account, _| account.bump_source_counts());
+    }
+
+    /// Sets a field of a record to anything at all, undeclared fields and misfits included; `updatedAt` follows if `bump`.
+    /// Resources as in [`Control::dump`]; rows without an id go by their `text`. A record's `id` cannot be set.
+    pub fn set_field(&self, account: &str, resource: &str, id: &str, field: &str, value: Value, bump: bool) -> bool {
+        self.0.yes(account, |account, now| account.set_field(resource, id, field, Some(value), bump.then_some(now)))
+    }
+
+    /// Takes a field away from a record; otherwise as [`Control::set_field`].
+    pub fn remove_field(&self, account: &str, resource: &str, id: &str, field: &str, bump: bool) -> bool {
+        self.0.yes(account, |account, now| account.set_field(resource, id, field, None, bump.then_some(now)))
+    }
+
+    /// Adds a line to the script of faults.
+    pub fn fault(&self, fault: Fault) {
+        lock(&self.0.script).add(fault);
+    }
+
+    /// Empties the script.
+    pub fn clear_faults(&self) {
+        lock(&self.0.script).clear();
+    }
+
+    /// The Super Admin removes the app: refresh gives `invalid_grant`, access tokens 401. API keys stay.
+    pub fn revoke(&self, account: &str) {
+        lock(&self.0.oauth).revoke_account(account);
+    }
+
+    /// Ends the account's access tokens before their time; refresh tokens live on.
+    pub fn expire_access_tokens(&self, account: &str) {
+        lock(&self.0.oauth).expire_access(account, self.0.clock.now());
+    }
+
+    /// While set, every n-th listing of the account's opportunities first moves some of them to another stage, so that
+    /// the listing reorders while it is read. `None` or zero ends it.
+    pub fn churn(&self, account: &str, every_nth_request: Option<u32>) {
+        self.0.with(account, |account, _| account.set_churn(every_nth_request));
+    }
+
+    /// What was asked so far.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        lock(&self.0.stats).clone()
+    }
+
+    /// Counts from zero again.
+    pub fn reset_stats(&self) {
+        *lock(&self.0.stats) = Stats::default();
+    }
+
+    /// What the endpoint answers: the method's return value, null where it has none.
+    fn apply(&self, op: Op) -> Value {
+        match op {
+            Op::ApiKey { account } => json!(self.api_key(&account)),
+            Op::Grant { account, client_id, scopes } => json!(self.grant(&account, &client_id, &scopes)),
+            Op::Edit { account, n, seed } => json!(self.edit(&account, n, seed)),
+            Op::EditApplication { account, opportunity } => json!(self.edit_application(&account, &opportunity)),
+            Op::EditContact { account, contact } => json!(self.edit_contact(&account, &contact)),
+            Op::Add { account, n } => json!(self.add(&account, n)),
+            Op::Archive { account, id } => json!(self.archive(&account, &id)),
+            Op::Anonymize { account, id } => json!(self.anonymize(&account, &id)),
+            Op::DeleteOpportunity { account, id } => json!(self.delete_opportunity(&account, &id)),
+            Op::RestoreOpportunity { account, id } => json!(self.restore_opportunity(&account, &id)),
+            Op::DeleteApplication { account, id } => json!(self.delete_application(&account, &id)),
+            Op::AddPosting { account } => json!(self.add_posting(&account)),
+            Op::EditPosting { account, id } => json!(self.edit_posting(&account, &id)),
+            Op::DeletePosting { account, id } => json!(self.delete_posting(&account, &id)),
+            Op::AddUser { account } => json!(self.add_user(&account)),
+            Op::EditUser { account, id } => json!(self.edit_user(&account, &id)),
+            Op::DeactivateUser { account, id } => json!(self.deactivate_user(&account, &id)),
+            Op::RemoveUser { account, id } => json!(self.remove_user(&account, &id)),
+            Op::RemoveStage { account, id } => json!(self.remove_stage(&account, &id)),
+            Op::RenameTag { account, from, to } => json!(self.rename_tag(&account, &from, &to)),
+            Op::EditRequisition { account, id, bump } => json!(self.edit_requisition(&account, &id, bump)),
+            Op::RemoveRequisition { account, id } => json!(self.remove_requisition(&account, &id)),
+            Op::BumpSourceCounts { account } => json!(self.bump_source_counts(&account)),
+            Op::SetField { account, resource, id, field, value, bump } => {
+                json!(self.set_field(&account, &resource, &id, &field, value, bump))
+            }
+            Op::RemoveField { account, resource, id, field, bump } => {
+                json!(self.remove_field(&account, &resource, &id, &field, bump))
+            }
+            Op::Fault { fault } => json!(self.fault(fault)),
+            Op::ClearFaults => json!(self.clear_faults()),
+            Op::Revoke { account } => json!(self.revoke(&account)),
+            Op::ExpireAccessTokens { account } => json!(self.expire_access_tokens(&account)),
+            Op::Churn { account, every_nth_request } => json!(self.churn(&account, every_nth_request)),
+            Op::ResetStats => json!(self.reset_stats()),
+        }
+    }
+}
+
+impl std::fmt::Debug for Control {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Control").field(&self.0.addr).finish()
+    }
+}
+
+impl World {
+    fn api_key(&self, account: &str) -> Option<String> {
+        lock(&self.oauth).api_key(account)
+    }
+
+    fn with<T>(&self, account: &str, act: impl FnOnce(&mut Account, i64) -> T) -> Option<T> {
+        let now = self.clock.now().ms();
+        self.accounts.get(account).map(|account| act(&mut lock(account), now))
+    }
+
+    fn yes(&self, account: &str, act: impl FnOnce(&mut Account, i64) -> bool) -> bool {
+        self.with(account, act).unwrap_or(false)
+    }
+}
+
+/// The control endpoint. A body must say that it is JSON, which keeps web pages of other origins from sending one.
+pub(super) fn http(world: &Arc<World>, method: &str, path: &str, headers: &HeaderMap, body: &[u8]) -> Reply {
+    let control = Control::new(world.clone());
+    let wrong = |status, message: &str| Reply::json(status, json!({"error": message}).to_string());
+    let parts: Vec<&str> = path.split('/').collect();
+    match (method, parts.as_slice()) {
+        ("GET", ["stats"]) => Reply::json(200, json!(control.stats()).to_string()),
+        ("GET", ["dump", account, resource @ ..]) => match control.dump(account, &resource.join("/")) {
+            Some(rows) => Reply::json(200, json!({"data": rows}).to_string()),
+            None => wrong(404, "no such account or resource"),
+        },
+        ("POST", [""]) => {
+            let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+            if !kind.is_some_and(|kind| kind.starts_with("application/json")) {
+                return wrong(415, "the content type must be application/json");
+            }
+            match serde_json::from_slice(body) {
+                Ok(op) => Reply::json(200, json!({"result": control.apply(op)}).to_string()),
+                Err(error) => wrong(400, &error.to_string()),
+            }
+        }
+        _ => wrong(404, "POST /_control, GET /_control/stats, or GET /_control/dump/{account}/{resource}"),
+    }
+}

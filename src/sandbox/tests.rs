@@ -1,0 +1,907 @@
+//! The sandbox over its own sockets, on paused time, spoken to as an ordinary HTTP client would.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use reqwest::{Response, StatusCode, redirect};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::clock::Timestamp;
+
+const NOW: i64 = 1_750_000_000_000;
+const ALL: &str = "offline_access applications:read:admin archive_reasons:read:admin contact:read:admin \
+    opportunities:read:admin postings:read:admin requisitions:read:admin sources:read:admin stages:read:admin \
+    tags:read:admin users:read:admin";
+
+struct Bed {
+    running: Running,
+    control: Control,
+    http: reqwest::Client,
+    token: String,
+}
+
+fn options(opportunities: usize) -> Options {
+    Options {
+        accounts: vec![AccountSize::new("acme", opportunities), AccountSize::new("birch", 20)],
+        clock: Clock::starting_at(Timestamp::from_ms(NOW)),
+        ..Options::default()
+    }
+}
+
+impl Bed {
+    async fn of(options: Options) -> Self {
+        let running = start(options).await.unwrap();
+        let control = running.control();
+        let http = reqwest::Client::builder().redirect(redirect::Policy::none()).build().unwrap();
+        let token = control.grant("acme", "sandbox-client", ALL).unwrap().access_token;
+        Self { running, control, http, token }
+    }
+
+    async fn new(opportunities: usize) -> Self {
+        Self::of(options(opportunities)).await
+    }
+
+    fn get(&self, path: &str, query: &[(&str, &str)]) -> reqwest::RequestBuilder {
+        self.http.get(format!("{}{path}", self.running.url())).bearer_auth(&self.token).query(query)
+    }
+
+    async fn ask(&self, path: &str, query: &[(&str, &str)]) -> Response {
+        self.get(path, query).send().await.unwrap()
+    }
+
+    async fn page(&self, path: &str, query: &[(&str, &str)]) -> Value {
+        let response = self.ask(path, query).await;
+        let status = response.status();
+        let body = response.text().await.unwrap();
+        assert_eq!(status, StatusCode::OK, "{path} {query:?}: {body}");
+        serde_json::from_str(&body).unwrap()
+    }
+
+    async fn status(&self, path: &str, query: &[(&str, &str)]) -> u16 {
+        self.ask(path, query).await.status().as_u16()
+    }
+
+    /// Every row, page by page, as the reference says one should.
+    async fn walk(&self, path: &str, query: &[(&str, &str)]) -> Vec<Value> {
+        let (mut rows, mut next) = (vec![], None::<String>);
+        loop {
+            let mut query = query.to_vec();
+            if let Some(next) = &next {
+                query.push(("offset", next));
+            }
+            let mut page = self.page(path, &query).await;
+            rows.append(page["data"].as_array_mut().unwrap());
+            next = page["next"].as_str().map(Into::into);
+            assert_eq!(page["hasNext"], next.is_some());
+            if next.is_none() {
+                return rows;
+            }
+        }
+    }
+
+    async fn token_request(&self, form: &[(&str, &str)]) -> (u16, Value) {
+        let mut form = form.to_vec();
+        form.extend([("client_id", "sandbox-client"), ("client_secret", "sandbox-secret")]);
+        self.post("/oauth/token", &form).await
+    }
+
+    async fn post(&self, path: &str, form: &[(&str, &str)]) -> (u16, Value) {
+        let response = self.http.post(format!("{}{path}", self.running.url())).form(form).send().await.unwrap();
+        let status = response.status().as_u16();
+        let text = response.text().await.unwrap();
+        (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+    }
+
+    async fn refresh(&self, token: &str) -> (u16, Value) {
+        self.token_request(&[("grant_type", "refresh_token"), ("refresh_token", token)]).await
+    }
+
+    fn fault(&self, route: &str, action: Action) {
+        self.control.fault(Fault { route: route.into(), account: None, skip: 0, times: 1, action });
+    }
+
+    async fn authorize(&self, changed: &[(&str, &str)]) -> Response {
+        let audience = format!("{}/v1/", self.running.url());
+        let mut query = vec![
+            ("client_id", "sandbox-client"),
+            ("redirect_uri", "http://127.0.0.1:8765/callback"),
+            ("response_type", "code"),
+            ("state", "s 1"),
+            ("scope", "offline_access users:read:admin stages:write:admin"),
+            ("audience", &audience),
+        ];
+        for (name, value) in changed {
+            query.retain(|(known, _)| known != name);
+            if !value.is_empty() {
+                query.push((name, value));
+            }
+        }
+        self.http.get(format!("{}/authorize", self.running.url())).query(&query).send().await.unwrap()
+    }
+}
+
+fn location(response: &Response) -> url::Url {
+    assert_eq!(response.status(), StatusCode::FOUND);
+    response.headers()["location"].to_str().unwrap().parse().unwrap()
+}
+
+fn param(url: &url::Url, name: &str) -> Option<String> {
+    url.query_pairs().find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
+}
+
+fn ids(rows: &[Value]) -> BTreeSet<&str> {
+    rows.iter().map(|row| row["id"].as_str().unwrap()).collect()
+}
+
+fn code_of(grant: &Value) -> String {
+    grant["refresh_token"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quiet_listing_is_walked_record_by_record() {
+    let bed = Bed::new(150).await;
+    for (path, query, truth) in [
+        ("/v1/opportunities", vec![("limit", "7")], "opportunities"),
+        (
+            "/v1/opportunities",
+            vec![("expand", "applications"), ("expand", "contact"), ("limit", "40")],
+            "opportunities_expanded",
+        ),
+        ("/v1/users", vec![("includeDeactivated", "true"), ("limit", "5")], "users"),
+        ("/v1/postings", vec![("limit", "3")], "postings"),
+        ("/v1/requisitions", vec![("limit", "2")], "requisitions"),
+        ("/v1/stages", vec![("limit", "4")], "stages"),
+        ("/v1/archive_reasons", vec![("limit", "1")], "archive_reasons"),
+        ("/v1/sources", vec![("limit", "2")], "sources"),
+        ("/v1/tags", vec![("limit", "3")], "tags"),
+        ("/v1/opportunities/deleted", vec![("limit", "1")], "opportunities/deleted"),
+        ("/v1/applications/deleted", vec![], "applications/deleted"),
+        ("/v1/postings/deleted", vec![("limit", "2")], "postings/deleted"),
+    ] {
+        let truth = bed.control.dump("acme", truth).unwrap();
+        assert!(!truth.is_empty());
+        assert_eq!(bed.walk(path, &query).await, truth, "{path}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_offset_must_come_back_encoded_again() {
+    let bed = Bed::new(30).await;
+    let page = bed.page("/v1/opportunities", &[("limit", "10")]).await;
+    let next = page["next"].as_str().unwrap();
+    assert!(next.starts_with("%5B") && next.ends_with("%22%5D"), "{next}");
+    let request = bed.get("/v1/opportunities", &[("limit", "10"), ("offset", next)]).build().unwrap();
+    assert!(request.url().query().unwrap().contains("offset=%255B"));
+    assert_eq!(bed.http.execute(request).await.unwrap().status(), 200);
+
+    let raw = |offset: &str| {
+        let url = format!("{}/v1/opportunities?limit=10&offset={offset}", bed.running.url());
+        let request = bed.http.get(url).bearer_auth(&bed.token);
+        async move { request.send().await.unwrap() }
+    };
+    let once = raw(next).await;
+    assert_eq!(once.status(), 400);
+    assert_eq!(
+        once.json::<Value>().await.unwrap(),
+        json!({"code": "BadRequestError", "message": "Invalid offset token"})
+    );
+    assert_eq!(raw(&next.replace('%', "%2525")).await.status(), 400);
+    assert_eq!(raw(&next.replace('%', "%25")).await.status(), 200);
+    for query in [
+        vec![("limit", "11"), ("offset", next)],
+        vec![("limit", "10"), ("archived", "true"), ("offset", next)],
+        vec![("limit", "10"), ("offset", next), ("offset", next)],
+        vec![("limit", "10"), ("offset", "%5B3%2C4%2C%22x%22%5D")],
+        vec![("limit", "10"), ("offset", "")],
+    ] {
+        assert_eq!(bed.status("/v1/opportunities", &query).await, 400, "{query:?}");
+    }
+    assert_eq!(bed.status("/v1/users", &[("limit", "10"), ("offset", next)]).await, 400);
+}
+
+#[tokio::test(start_paused = true)]
+async fn time_filters_include_both_ends_and_never_a_null() {
+    let bed = Bed::new(400).await;
+    let truth = bed.control.dump("acme", "opportunities").unwrap();
+    let created: Vec<i64> = truth.iter().map(|o| o["createdAt"].as_i64().unwrap()).collect();
+    let one = created[5].to_string();
+    let rows = bed.walk("/v1/opportunities", &[("created_at_start", &one), ("created_at_end", &one)]).await;
+    assert_eq!(rows, [truth[5].clone()]);
+
+    let rows = bed.walk("/v1/opportunities", &[("updated_at_start", "0")]).await;
+    let dated: Vec<Value> = truth.iter().filter(|o| !o["updatedAt"].is_null()).cloned().collect();
+    assert!(dated.len() < truth.len());
+    assert_eq!(rows, dated);
+
+    let undated = truth.iter().find(|o| o["updatedAt"].is_null()).unwrap()["id"].as_str().unwrap();
+    assert!(bed.control.archive("acme", undated));
+    let now = NOW.to_string();
+    let rows = bed.walk("/v1/opportunities", &[("updated_at_start", &now), ("archived", "true")]).await;
+    assert_eq!(ids(&rows), BTreeSet::from([undated]));
+
+    let gone = bed.control.dump("acme", "opportunities/deleted").unwrap();
+    let at = gone[1]["deletedAt"].to_string();
+    let rows = bed.walk("/v1/opportunities/deleted", &[("deleted_at_end", &at)]).await;
+    assert_eq!(rows, gone[..=1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn filters_take_several_values() {
+    let bed = Bed::new(300).await;
+    let truth = bed.control.dump("acme", "opportunities").unwrap();
+    let expect = |test: &dyn Fn(&Value) -> bool| truth.iter().filter(|o| test(o)).cloned().collect::<Vec<_>>();
+    let rows = bed.walk("/v1/opportunities", &[("stage_id", "offer"), ("stage_id", "lead-new")]).await;
+    assert_eq!(rows, expect(&|o| o["stage"] == "offer" || o["stage"] == "lead-new"));
+    let rows = bed.walk("/v1/opportunities", &[("tag", "Área técnica"), ("archived", "false")]).await;
+    assert_eq!(
+        rows,
+        expect(&|o| o["archived"].is_null() && o["tags"].as_array().unwrap().contains(&json!("Área técnica")))
+    );
+    assert!(!rows.is_empty());
+    let all = bed.control.dump("acme", "users").unwrap();
+    assert!(bed.walk("/v1/users", &[]).await.len() < all.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_confidential_takes_a_scope_and_a_word() {
+    let mut bed = Bed::new(100).await;
+    let all = [("confidentiality", "all")];
+    assert_eq!(bed.status("/v1/opportunities", &all).await, 403);
+    let scopes = format!("{ALL} confidential:access:admin");
+    bed.token = bed.control.grant("acme", "sandbox-client", &scopes).unwrap().access_token;
+    assert_eq!(bed.walk("/v1/opportunities", &[]).await.len(), 100);
+    assert_eq!(bed.walk("/v1/opportunities", &all).await.len(), 102);
+    let hidden = bed.walk("/v1/opportunities", &[("confidentiality", "confidential")]).await;
+    let path = format!("/v1/opportunities/{}", hidden[0]["id"].as_str().unwrap());
+    assert_eq!(bed.status(&path, &[]).await, 200);
+    bed.token = bed.control.grant("acme", "sandbox-client", ALL).unwrap().access_token;
+    assert_eq!(bed.status(&path, &[]).await, 404);
+}
+
+#[tokio::test(start_paused = true)]
+async fn expanding_puts_objects_in_place_of_ids() {
+    let bed = Bed::new(120).await;
+    let fields = ["applications", "contact", "stage", "owner", "followers", "sourcedBy"];
+    let query: Vec<(&str, &str)> = fields.iter().map(|field| ("expand", *field)).collect();
+    let rows = bed.walk("/v1/opportunities", &query).await;
+    for row in &rows {
+        assert!(row["contact"]["emails"].is_array() && row["stage"]["text"].is_string(), "{row}");
+        assert!(row["owner"].is_null() || row["owner"]["accessRole"].is_string());
+        assert!(row["followers"].as_array().unwrap().iter().all(|f| f["email"].is_string()));
+        assert!(row["applications"].as_array().unwrap().iter().all(|a| a["opportunityId"] == row["id"]));
+    }
+    let applied = rows.iter().find(|row| row["applications"].get(0).is_some()).unwrap();
+    let path = format!("/v1/opportunities/{}/applications", applied["id"].as_str().unwrap());
+    assert_eq!(bed.page(&path, &[]).await["data"], applied["applications"]);
+    let one = format!("{path}/{}", applied["applications"][0]["id"].as_str().unwrap());
+    assert!(bed.page(&one, &[("expand", "posting")]).await["data"]["posting"]["state"].is_string());
+    let contact = format!("/v1/contacts/{}", applied["contact"]["id"].as_str().unwrap());
+    assert_eq!(bed.page(&contact, &[]).await["data"], applied["contact"]);
+
+    assert!(bed.control.remove_stage("acme", "offer"));
+    let rows = bed.walk("/v1/opportunities", &[("expand", "stage"), ("stage_id", "offer")]).await;
+    assert!(!rows.is_empty() && rows.iter().all(|row| row["stage"] == "offer"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wrong_parameter_is_a_400() {
+    let bed = Bed::new(10).await;
+    for (path, name, value) in [
+        ("/v1/opportunities", "limit", "0"),
+        ("/v1/opportunities", "limit", "101"),
+        ("/v1/opportunities", "limit", "ten"),
+        ("/v1/opportunities", "updated_at_start", "2024-01-01"),
+        ("/v1/opportunities", "created_at_end", ""),
+        ("/v1/opportunities", "updated_at", "1"),
+        ("/v1/opportunities", "update_at_start", "1"),
+        ("/v1/opportunities", "expand", "posting"),
+        ("/v1/opportunities", "archived", "yes"),
+        ("/v1/opportunities", "archived_start", "1"),
+        ("/v1/opportunities", "confidentiality", "both"),
+        ("/v1/opportunities", "deleted_at_start", "1"),
+        ("/v1/stages", "expand", "owner"),
+        ("/v1/stages", "updated_at_start", "1"),
+        ("/v1/requisitions", "updated_at_start", "1"),
+        ("/v1/postings", "group", "team"),
+    ] {
+        assert_eq!(bed.status(path, &[(name, value)]).await, 400, "{path}?{name}={value}");
+    }
+    let updated = ("updated_at_start", "0");
+    assert_eq!(bed.status("/v1/postings", &[updated, ("limit", "100")]).await, 200);
+    assert_eq!(bed.status("/v1/postings", &[updated, ("state", "closed")]).await, 400);
+    assert_eq!(bed.status("/v1/postings", &[updated, ("expand", "owner")]).await, 400);
+    for path in
+        ["/v1/nonsense", "/v1/opportunities/", "/v1/opportunities/x", "/v1/tags/priority", "/v1/contacts", "/v2/users"]
+    {
+        assert_eq!(bed.status(path, &[]).await, 404, "{path}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_sees_more_than_granted() {
+    let mut bed = Bed::new(10).await;
+    let key = bed.control.api_key("birch").unwrap();
+    let get = |path: &str| bed.http.get(format!("{}{path}", bed.running.url()));
+    for (request, status) in [
+        (get("/v1/users"), 401),
+        (get("/v1/users").bearer_auth("nonsense"), 401),
+        (get("/v1/users").bearer_auth("eyJraWQiOiJvdGhlciJ9.e30.x"), 403),
+        (get("/v1/users").basic_auth(&key, Some("")), 200),
+        (get("/v1/users").basic_auth(&key, Some("x")), 401),
+        (get("/v1/users").basic_auth("nokey", Some("")), 401),
+        (get("/v1/opportunities").query(&[("confidentiality", "all")]).basic_auth(&key, Some("")), 200),
+    ] {
+        assert_eq!(request.send().await.unwrap().status(), status);
+    }
+    let scopes = "opportunities:write:admin users:read:admin";
+    let client = Client {
+        id: "writer".into(),
+        scopes: vec!["opportunities:write:admin".into(), "users:read:admin".into()],
+        ..Client::default()
+    };
+    bed = Bed::of(Options { clients: vec![client, Client::default()], ..options(10) }).await;
+    let grant = bed.control.grant("acme", "writer", &format!("{scopes} tags:read:admin")).unwrap();
+    assert_eq!((grant.scope.as_str(), &grant.refresh_token), (scopes, &None));
+    bed.token = grant.access_token;
+    assert_eq!(bed.status("/v1/opportunities", &[]).await, 200);
+    assert_eq!(bed.status("/v1/opportunities", &[("expand", "contact")]).await, 403);
+    assert_eq!(bed.status("/v1/opportunities", &[("expand", "applications")]).await, 403);
+    let denied = bed.ask("/v1/tags", &[]).await;
+    assert_eq!(denied.status(), 403);
+    let message = denied.json::<Value>().await.unwrap()["message"].clone();
+    assert_eq!(message, "The key you provided does not have access to this endpoint");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_bucket_empties_and_fills() {
+    let rate = Some(Limit { per_second: 10.0, burst: 20 });
+    let bed = Bed::of(Options { rate, ..options(10) }).await;
+    let statuses = |n: usize| {
+        let all = (0..n).map(|_| bed.status("/v1/stages", &[]));
+        futures::future::join_all(all)
+    };
+    let first = statuses(30).await;
+    assert_eq!(first.iter().filter(|status| **status == 200).count(), 20);
+    assert_eq!(first.iter().filter(|status| **status == 429).count(), 10);
+    let refused = bed.ask("/v1/stages", &[]).await;
+    assert!(refused.headers().get("retry-after").is_none());
+    assert_eq!(refused.json::<Value>().await.unwrap()["code"], "TooManyRequests");
+    tokio::time::advance(Duration::from_millis(500)).await;
+    assert_eq!(statuses(10).await.iter().filter(|status| **status == 200).count(), 5);
+    assert_eq!(bed.control.stats().refused_429, 16);
+    let other = bed.control.grant("birch", "sandbox-client", ALL).unwrap().access_token;
+    let url = format!("{}/v1/stages", bed.running.url());
+    assert_eq!(bed.http.get(url).bearer_auth(other).send().await.unwrap().status(), 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_takes_its_time() {
+    let bed = Bed::of(Options { latency: Duration::from_millis(250), ..options(10) }).await;
+    let before = tokio::time::Instant::now();
+    assert_eq!(bed.status("/v1/stages", &[]).await, 200);
+    assert!(before.elapsed() >= Duration::from_millis(250));
+    tokio::time::advance(Duration::from_secs(86_400)).await;
+    let reply = bed.ask("/v1/stages", &[]).await;
+    assert_eq!(reply.status(), 401);
+    let date = httpdate::parse_http_date(reply.headers()["date"].to_str().unwrap()).unwrap();
+    let off = Timestamp::from_system(date).since(Timestamp::from_ms(NOW)).as_secs();
+    assert!((86_400..86_403).contains(&off), "{off}");
+    assert_eq!(reply.headers()["x-lever-region"], "global");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_customer_consents_by_form() {
+    let bed = Bed::new(10).await;
+    let page = bed.authorize(&[]).await;
+    assert_eq!(page.status(), 200);
+    let page = page.text().await.unwrap();
+    assert!(page.contains("read users") && page.contains("keep access while you are away") && !page.contains("stages"));
+    let request = page.split("name=\"request\" value=\"").nth(1).unwrap().split('"').next().unwrap();
+    let decide = |account: &'static str, decision: &'static str| {
+        let url = format!("{}/authorize/decision", bed.running.url());
+        let form = [("request", request), ("account", account), ("decision", decision)];
+        let request = bed.http.post(url).form(&form);
+        async move { request.send().await.unwrap() }
+    };
+    let back = location(&decide("acme", "accept").await);
+    assert_eq!(back.path(), "/callback");
+    assert_eq!(param(&back, "state").as_deref(), Some("s 1"));
+    assert_eq!(decide("acme", "accept").await.status(), 400);
+
+    let code = param(&back, "code").unwrap();
+    let mut form = vec![
+        ("grant_type", "authorization_code"),
+        ("code", code.as_str()),
+        ("redirect_uri", "http://127.0.0.1:8765/callback"),
+    ];
+    let (status, grant) = bed.token_request(&form).await;
+    assert_eq!((status, &grant["scope"]), (200, &json!("offline_access users:read:admin")));
+    assert_eq!((&grant["token_type"], &grant["expires_in"]), (&json!("Bearer"), &json!(3600)));
+    let (status, again) = bed.token_request(&form).await;
+    assert_eq!((status, &again["error_description"]), (403, &json!("Invalid authorization code")));
+
+    let claims = grant["access_token"].as_str().unwrap().split('.').nth(1).unwrap().to_owned();
+    let claims = base64::Engine::decode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, claims).unwrap();
+    let claims: Value = serde_json::from_slice(&claims).unwrap();
+    assert_eq!(claims["exp"].as_i64().unwrap() - claims["iat"].as_i64().unwrap(), 3600);
+    assert!(claims["https://oauth.lever.co/accountId"].is_string());
+
+    // A code dies after ten minutes, and for another redirect.
+    for (wait, redirect_uri) in [(600, "http://127.0.0.1:8765/callback"), (0, "http://localhost:8765/callback")] {
+        let back = location(&bed.authorize(&[("auto_accept", "acme")]).await);
+        let code = param(&back, "code").unwrap();
+        tokio::time::advance(Duration::from_secs(wait)).await;
+        form.truncate(1);
+        form.push(("redirect_uri", redirect_uri));
+        let mut form = form.clone();
+        form.push(("code", &code));
+        assert_eq!(bed.token_request(&form).await.0, 403);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_symptoms_of_the_reference_show() {
+    let bed = Bed::new(10).await;
+    let undefined = bed.authorize(&[("redirect_uri", "http://127.0.0.1:8765/callback/")]).await;
+    assert!(undefined.text().await.unwrap().contains("undefined"));
+    assert_eq!(bed.authorize(&[("client_id", "other")]).await.status(), 403);
+    for audience in ["", "https://api.sandbox.lever.co/v1"] {
+        let page = bed.authorize(&[("audience", audience)]).await.text().await.unwrap();
+        assert!(page.contains("offline_access") && !page.contains("read users"), "{page}");
+    }
+    let page = bed.authorize(&[("audience", "https://api.sandbox.lever.co/v1/")]).await.text().await.unwrap();
+    assert!(page.contains("read users"));
+    for (name, value, error) in [
+        ("state", "", "invalid_request"),
+        ("response_type", "token", "unsupported_response_type"),
+        ("scope", "offline_access  users:read:admin", "invalid_scope"),
+        ("scope", "offline_access,users:read:admin", "invalid_scope"),
+    ] {
+        let back = location(&bed.authorize(&[(name, value)]).await);
+        assert_eq!(param(&back, "error").as_deref(), Some(error), "{name}={value}");
+    }
+    let refresh = ("grant_type", "refresh_token");
+    for (form, status, error) in [
+        (vec![refresh, ("client_id", "sandbox-client"), ("client_secret", "no")], 401, "access_denied"),
+        (vec![refresh, ("client_id", "no"), ("client_secret", "no")], 403, "unauthorized_client"),
+        (vec![refresh], 400, "invalid_request"),
+    ] {
+        let (got, body) = bed.post("/oauth/token", &form).await;
+        assert_eq!((got, body["error"].as_str()), (status, Some(error)));
+    }
+    let (status, body) = bed.token_request(&[("grant_type", "password")]).await;
+    assert_eq!((status, &body["error"]), (400, &json!("unsupported_grant_type")));
+    let (status, body) = bed.refresh("v1.nonsense").await;
+    assert_eq!((status, &body["error"]), (403, &json!("invalid_grant")));
+    let url = format!("{}/oauth/token", bed.running.url());
+    let as_json = json!({"grant_type": "refresh_token"});
+    assert_eq!(bed.http.post(url).json(&as_json).send().await.unwrap().status(), 400);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_token_is_used_once() {
+    let mut bed = Bed::new(10).await;
+    let first = bed.control.grant("acme", "sandbox-client", ALL).unwrap().refresh_token.unwrap();
+    let (_, second) = bed.refresh(&first).await;
+    let (status, third) = bed.refresh(&code_of(&second)).await;
+    assert_eq!(status, 200);
+    assert_ne!(code_of(&second), code_of(&third));
+    third["access_token"].as_str().unwrap().clone_into(&mut bed.token);
+    assert_eq!(bed.status("/v1/stages", &[]).await, 200);
+    // Reuse takes the whole family with it, access tokens included.
+    let (status, body) = bed.refresh(&first).await;
+    assert_eq!((status, &body["error_description"]), (403, &json!("Unknown or invalid refresh token.")));
+    assert_eq!(bed.refresh(&code_of(&third)).await.0, 403);
+    assert_eq!(bed.status("/v1/stages", &[]).await, 401);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leeway_answers_the_same_again_for_a_while() {
+    let bed = Bed::of(Options { refresh_leeway: Duration::from_secs(30), ..options(10) }).await;
+    let first = bed.control.grant("acme", "sandbox-client", ALL).unwrap().refresh_token.unwrap();
+    let (_, second) = bed.refresh(&first).await;
+    tokio::time::advance(Duration::from_secs(20)).await;
+    assert_eq!(bed.refresh(&first).await, (200, second.clone()));
+    tokio::time::advance(Duration::from_secs(20)).await;
+    assert_eq!(bed.refresh(&first).await.0, 403);
+    assert_eq!(bed.refresh(&code_of(&second)).await.0, 403);
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_grow_old() {
+    let mut bed = Bed::new(10).await;
+    let grant = bed.control.grant("acme", "sandbox-client", ALL).unwrap();
+    bed.token = grant.access_token;
+    let mut refresh = grant.refresh_token.unwrap();
+    tokio::time::advance(Duration::from_secs(3590)).await;
+    assert_eq!(bed.status("/v1/stages", &[]).await, 200);
+    tokio::time::advance(Duration::from_secs(10)).await;
+    let expired = bed.ask("/v1/stages", &[]).await;
+    assert_eq!(expired.status(), 401);
+    assert_eq!(expired.json::<Value>().await.unwrap()["message"], "The token has expired");
+
+    let day = Duration::from_secs(86_400);
+    for _ in 0..4 {
+        tokio::time::advance(day * 80).await;
+        refresh = code_of(&bed.refresh(&refresh).await.1);
+    }
+    // 320 days on: used often enough, but the year ends.
+    tokio::time::advance(day * 46).await;
+    assert_eq!(bed.refresh(&refresh).await.0, 403);
+    let idle = bed.control.grant("acme", "sandbox-client", ALL).unwrap().refresh_token.unwrap();
+    tokio::time::advance(day * 90).await;
+    assert_eq!(bed.refresh(&idle).await.0, 403);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_grant_can_be_taken_back() {
+    let mut bed = Bed::new(10).await;
+    let grant = bed.control.grant("acme", "sandbox-client", ALL).unwrap();
+    let refresh = grant.refresh_token.unwrap();
+    bed.token = grant.access_token;
+    bed.control.expire_access_tokens("acme");
+    assert_eq!(bed.status("/v1/stages", &[]).await, 401);
+    let (_, second) = bed.refresh(&refresh).await;
+    second["access_token"].as_str().unwrap().clone_into(&mut bed.token);
+    assert_eq!(bed.status("/v1/stages", &[]).await, 200);
+    let other = bed.control.grant("birch", "sandbox-client", ALL).unwrap().refresh_token.unwrap();
+    bed.control.revoke("acme");
+    assert_eq!(bed.status("/v1/stages", &[]).await, 401);
+    assert_eq!(bed.refresh(&code_of(&second)).await.0, 403);
+    assert_eq!(bed.refresh(&other).await.0, 200);
+
+    let third = bed.control.grant("acme", "sandbox-client", ALL).unwrap().refresh_token.unwrap();
+    let form = [("client_id", "sandbox-client"), ("client_secret", "sandbox-secret"), ("token", third.as_str())];
+    assert_eq!(bed.post("/oauth/revoke", &form).await.0, 200);
+    assert_eq!(bed.refresh(&third).await.0, 403);
+}
+
+#[tokio::test(start_paused = true)]
+async fn faults_that_are_answers() {
+    let bed = Bed::new(30).await;
+    let route = "GET /v1/opportunities$";
+    let ten = [("limit", "10")];
+    let status = |code, body: Option<&str>, retry_after: Option<&str>| Action::Status {
+        code,
+        body: body.map(Into::into),
+        retry_after: retry_after.map(Into::into),
+    };
+    bed.fault(route, status(429, None, Some("7")));
+    let reply = bed.ask("/v1/opportunities", &ten).await;
+    assert_eq!((reply.status().as_u16(), reply.headers()["retry-after"].to_str().unwrap()), (429, "7"));
+    bed.fault(route, status(502, None, None));
+    assert!(bed.ask("/v1/opportunities", &ten).await.text().await.unwrap().starts_with("<html>"));
+    bed.fault(route, status(400, Some("{\"code\":\"x\"}"), None));
+    assert_eq!(bed.ask("/v1/opportunities", &ten).await.text().await.unwrap(), "{\"code\":\"x\"}");
+    bed.fault("POST /oauth/token", status(429, None, None));
+    assert_eq!(
+        bed.refresh("x").await,
+        (429, json!({"error": "too_many_requests", "error_description": "Global limit has been reached"}))
+    );
+    bed.fault(route, Action::Garbage);
+    let reply = bed.ask("/v1/opportunities", &ten).await;
+    assert_eq!((reply.status().as_u16(), reply.text().await.unwrap().starts_with("<html>")), (200, true));
+    bed.fault(route, Action::Redirect { to: "https://elsewhere.example.com/v1".into(), code: 301 });
+    let reply = bed.ask("/v1/opportunities", &ten).await;
+    assert_eq!(reply.headers()["location"], "https://elsewhere.example.com/v1");
+    bed.fault(route, Action::Huge { bytes: 3_000_000 });
+    assert!(bed.ask("/v1/opportunities", &ten).await.bytes().await.unwrap().len() > 3_000_000);
+    bed.fault(route, Action::Date { offset_s: -86_400 });
+    let reply = bed.ask("/v1/opportunities", &ten).await;
+    let date = httpdate::parse_http_date(reply.headers()["date"].to_str().unwrap()).unwrap();
+    assert!(Timestamp::from_system(date) < Timestamp::from_ms(NOW - 86_000_000));
+    assert_eq!(bed.status("/v1/opportunities", &ten).await, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn faults_of_a_page() {
+    let bed = Bed::new(30).await;
+    let route = "GET /v1/opportunities$";
+    let ten = [("limit", "10")];
+    let plain = bed.page("/v1/opportunities", &ten).await;
+    let next = plain["next"].as_str().unwrap().to_owned();
+    let second = [("limit", "10"), ("offset", next.as_str())];
+
+    bed.fault(route, Action::RepeatNext);
+    assert_eq!(bed.page("/v1/opportunities", &ten).await, plain);
+    assert_eq!(bed.page("/v1/opportunities", &second).await["next"], next);
+    bed.fault(route, Action::MissingNext);
+    let page = bed.page("/v1/opportunities", &ten).await;
+    assert_eq!((page.get("next"), &page["hasNext"]), (None, &json!(true)));
+    bed.fault(route, Action::StaleOffset);
+    assert_eq!(bed.status("/v1/opportunities", &ten).await, 200);
+    assert_eq!(bed.status("/v1/opportunities", &second).await, 400);
+    bed.fault(route, Action::DuplicateRow);
+    let rows = bed.walk("/v1/opportunities", &ten).await;
+    assert_eq!((rows.len(), &rows[9]), (31, &rows[10]));
+    bed.fault(route, Action::BadRow);
+    let page = bed.page("/v1/opportunities", &ten).await;
+    assert_eq!(page["data"].as_array().unwrap().iter().filter(|row| row.is_string()).count(), 1);
+    bed.fault(route, Action::NoKey);
+    let page = bed.page("/v1/opportunities", &ten).await;
+    assert_eq!(page["data"].as_array().unwrap().iter().filter(|row| row.get("id").is_none()).count(), 1);
+    bed.fault("GET /v1/tags", Action::NoKey);
+    let page = bed.page("/v1/tags", &[]).await;
+    assert_eq!(page["data"].as_array().unwrap().iter().filter(|row| row.get("text").is_none()).count(), 1);
+    assert_eq!(bed.page("/v1/opportunities", &ten).await, plain);
+}
+
+#[tokio::test(start_paused = true)]
+async fn faults_of_the_wire() {
+    let bed = Bed::new(30).await;
+    let route = "GET /v1/opportunities$";
+    for action in [Action::Reset, Action::ReplyLost] {
+        bed.fault(route, action);
+        let error = bed.get("/v1/opportunities", &[]).send().await.unwrap_err();
+        assert!(error.is_request() && !error.is_timeout(), "{error:?}");
+    }
+    assert_eq!(bed.control.stats().statuses.get(&0), Some(&2));
+    bed.fault(route, Action::Truncate { bytes: 700 });
+    let mut cut = bed.get("/v1/opportunities", &[]).send().await.unwrap();
+    assert_eq!(cut.status(), 200);
+    let mut got = 0;
+    let error = loop {
+        match cut.chunk().await {
+            Ok(Some(piece)) => got += piece.len(),
+            Ok(None) => panic!("a whole body"),
+            Err(error) => break error,
+        }
+    };
+    assert!(got <= 700 && (error.is_body() || error.is_decode()), "{error:?}");
+    for action in [Action::Delay { ms: 5_000 }, Action::Drip { ms_per_chunk: 1_000 }] {
+        bed.fault(route, action);
+        let before = tokio::time::Instant::now();
+        assert_eq!(bed.page("/v1/opportunities", &[]).await["data"].as_array().unwrap().len(), 30);
+        assert!(before.elapsed() >= Duration::from_secs(5));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_reply_has_done_its_work_and_a_reset_has_not() {
+    let bed = Bed::new(10).await;
+    let grant = || bed.control.grant("acme", "sandbox-client", ALL).unwrap().refresh_token.unwrap();
+    let send = |token: String| {
+        let url = format!("{}/oauth/token", bed.running.url());
+        let form = [
+            ("grant_type", "refresh_token".to_owned()),
+            ("refresh_token", token),
+            ("client_id", "sandbox-client".into()),
+            ("client_secret", "sandbox-secret".into()),
+        ];
+        let request = bed.http.post(url).form(&form);
+        async move { request.send().await }
+    };
+    let token = grant();
+    bed.fault("POST /oauth/token", Action::Reset);
+    assert!(send(token.clone()).await.unwrap_err().is_request());
+    assert_eq!(bed.refresh(&token).await.0, 200);
+    let token = grant();
+    bed.fault("POST /oauth/token", Action::ReplyLost);
+    assert!(send(token.clone()).await.unwrap_err().is_request());
+    assert_eq!(bed.refresh(&token).await.0, 403);
+    let token = grant();
+    bed.fault("POST /oauth/token", Action::DropRefreshToken);
+    let (status, body) = bed.refresh(&token).await;
+    assert_eq!((status, body.get("refresh_token")), (200, None));
+    assert_eq!(bed.refresh(&token).await.0, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn faults_of_the_grant() {
+    let bed = Bed::new(10).await;
+    let refresh = bed.control.grant("acme", "sandbox-client", ALL).unwrap().refresh_token.unwrap();
+    bed.fault("GET /v1/stages", Action::ExpireToken);
+    assert_eq!(bed.status("/v1/stages", &[]).await, 401);
+    assert_eq!(bed.status("/v1/stages", &[]).await, 401);
+    let (_, second) = bed.refresh(&refresh).await;
+    bed.fault("POST /oauth/token", Action::RevokeGrant);
+    assert_eq!(bed.refresh(&code_of(&second)).await.0, 403);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listing_reorders_while_it_is_read() {
+    let bed = Bed::new(300).await;
+    bed.control.churn("acme", Some(1));
+    let rows = bed.walk("/v1/opportunities", &[("limit", "10")]).await;
+    let unique = ids(&rows);
+    assert!(unique.len() < 300, "no record was missed: {}", unique.len());
+    assert!(unique.len() < rows.len(), "no record came twice");
+    // What was missed has moved, so a pass over the changes finds it.
+    let now = NOW.to_string();
+    bed.control.churn("acme", None);
+    let moved = bed.walk("/v1/opportunities", &[("updated_at_start", &now)]).await;
+    assert_eq!(unique.union(&ids(&moved)).count(), 300);
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_edit_shows_over_the_api() {
+    let bed = Bed::new(60).await;
+    let c = &bed.control;
+    let first = |resource: &str| c.dump("acme", resource).unwrap()[0].clone();
+    let id = |row: &Value| row["id"].as_str().unwrap().to_owned();
+    tokio::time::advance(Duration::from_secs(60)).await;
+    let since = (NOW + 60_000).to_string();
+
+    let edited = c.edit("acme", 5, 1);
+    let added = c.add("acme", 2);
+    let mut expected: BTreeSet<String> = edited.iter().chain(&added).cloned().collect();
+    let applied = first("applications")["opportunityId"].as_str().unwrap().to_owned();
+    assert!(c.edit_application("acme", &applied));
+    expected.insert(applied.clone());
+    let rows = bed.walk("/v1/opportunities", &[("updated_at_start", &since)]).await;
+    assert_eq!(ids(&rows), expected.iter().map(String::as_str).collect());
+    assert!(c.delete_application("acme", &applied));
+    assert!(!c.delete_application("acme", &applied));
+    assert_eq!(bed.page(&format!("/v1/opportunities/{applied}"), &[]).await["data"]["applications"], json!([]));
+    let gone = bed.walk("/v1/applications/deleted", &[("deleted_at_start", &since)]).await;
+    assert_eq!(gone[0]["opportunityId"], applied.as_str());
+    assert!(c.delete_opportunity("acme", &added[0]));
+    assert_eq!(bed.status(&format!("/v1/opportunities/{}", added[0]), &[]).await, 404);
+    assert_eq!(bed.walk("/v1/opportunities/deleted", &[("deleted_at_start", &since)]).await.len(), 1);
+
+    let posting = id(&first("postings"));
+    assert!(c.edit_posting("acme", &posting));
+    let new = c.add_posting("acme").unwrap();
+    let rows = bed.walk("/v1/postings", &[("updated_at_start", &since)]).await;
+    assert_eq!(ids(&rows), BTreeSet::from([posting.as_str(), new.as_str()]));
+    assert!(c.delete_posting("acme", &new));
+    assert_eq!(
+        ids(&bed.walk("/v1/postings/deleted", &[("deleted_at_start", &since)]).await),
+        BTreeSet::from([new.as_str()])
+    );
+
+    let user = c.add_user("acme").unwrap();
+    assert!(c.edit_user("acme", &user) && c.deactivate_user("acme", &user));
+    assert!(!ids(&bed.walk("/v1/users", &[]).await).contains(user.as_str()));
+    assert!(
+        bed.page(&format!("/v1/users/{user}"), &[]).await["data"]["jobTitle"].as_str().unwrap().starts_with("Edited")
+    );
+    assert!(c.remove_user("acme", &user));
+    assert_eq!(bed.status(&format!("/v1/users/{user}"), &[]).await, 404);
+
+    let requisition = id(&first("requisitions"));
+    let path = format!("/v1/requisitions/{requisition}");
+    let before = bed.page(&path, &[]).await["data"].clone();
+    assert!(c.edit_requisition("acme", &requisition, false));
+    let after = bed.page(&path, &[]).await["data"].clone();
+    assert_eq!(after.get("updatedAt"), before.get("updatedAt"));
+    assert_ne!(after["headcountHired"], before["headcountHired"]);
+    assert!(c.remove_requisition("acme", &requisition));
+    assert_eq!(bed.status(&path, &[]).await, 404);
+
+    assert!(c.rename_tag("acme", "priority", "urgent"));
+    let all = c.dump("acme", "opportunities").unwrap();
+    let has = |tag: &str| all.iter().any(|o| o["tags"].as_array().unwrap().contains(&json!(tag)));
+    assert!(has("urgent") && !has("priority"));
+    let count = first("sources")["count"].as_i64();
+    c.bump_source_counts("acme");
+    assert_eq!(first("sources")["count"].as_i64(), count.map(|n| n + 1));
+
+    let some = id(&all[0]);
+    assert!(c.set_field("acme", "opportunities", &some, "emails", json!("not a list"), false));
+    assert!(c.remove_field("acme", "opportunities", &some, "origin", false));
+    let row = bed.page(&format!("/v1/opportunities/{some}"), &[]).await["data"].clone();
+    assert_eq!(
+        (&row["emails"], row.get("origin"), &row["updatedAt"]),
+        (&json!("not a list"), None, &all[0]["updatedAt"])
+    );
+    let contact = row["contact"].as_str().unwrap().to_owned();
+    assert!(c.set_field("acme", "contacts", &contact, "newField", json!({"a": 1}), false));
+    assert_eq!(bed.page(&format!("/v1/contacts/{contact}"), &[]).await["data"]["newField"]["a"], 1);
+    assert!(!c.edit_user("acme", "nobody") && !c.edit_user("nowhere", "nobody"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_control_endpoint_is_the_same_hand() {
+    let bed = Bed::new(20).await;
+    let url = format!("{}/_control", bed.running.url());
+    let op = |body: Value| {
+        let request = bed.http.post(&url).json(&body);
+        async move { request.send().await.unwrap() }
+    };
+    let ids: Value = op(json!({"op": "edit", "account": "acme", "n": 3})).await.json().await.unwrap();
+    assert_eq!(ids["result"].as_array().unwrap().len(), 3);
+    let grant: Value = op(json!({"op": "grant", "account": "acme", "client_id": "sandbox-client", "scopes": ALL}))
+        .await
+        .json()
+        .await
+        .unwrap();
+    assert!(grant["result"]["refresh_token"].is_string());
+    let fault = json!({"op": "fault", "fault": {"route": "GET /v1/tags", "action": {"kind": "status", "code": 500}}});
+    assert_eq!(op(fault).await.status(), 200);
+    assert_eq!(bed.status("/v1/tags", &[]).await, 500);
+    assert_eq!(op(json!({"op": "edit", "account": "acme", "n": 3, "sed": 1})).await.status(), 400);
+    let plain = bed.http.post(&url).body("{\"op\": \"clear_faults\"}").send().await.unwrap();
+    assert_eq!(plain.status(), 415);
+    let dump: Value =
+        bed.http.get(format!("{url}/dump/acme/opportunities/deleted")).send().await.unwrap().json().await.unwrap();
+    assert_eq!(dump["data"], json!(bed.control.dump("acme", "opportunities/deleted").unwrap()));
+    let stats: Value = bed.http.get(format!("{url}/stats")).send().await.unwrap().json().await.unwrap();
+    insta::assert_json_snapshot!(stats["per_account"], @r#"
+    {
+      "acme": {
+        "GET /v1/tags": 1
+      }
+    }
+    "#);
+    assert_eq!(stats["statuses"]["500"], 1);
+    op(json!({"op": "reset_stats"})).await;
+    assert_eq!(bed.control.stats(), Stats::default());
+}
+
+#[tokio::test(start_paused = true)]
+async fn equal_options_give_equal_answers() {
+    let (a, b) = (Bed::new(40).await, Bed::new(40).await);
+    let query = [("expand", "applications"), ("expand", "contact"), ("limit", "20")];
+    for path in ["/v1/opportunities", "/v1/users", "/v1/postings"] {
+        let query = if path == "/v1/opportunities" { &query[..] } else { &[] };
+        let (one, two) = (a.ask(path, query).await, b.ask(path, query).await);
+        assert_eq!(one.bytes().await.unwrap(), two.bytes().await.unwrap());
+    }
+    assert_eq!(a.control.api_key("acme"), b.control.api_key("acme"));
+    assert_ne!(a.control.api_key("acme"), a.control.api_key("birch"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_ends_when_told_and_when_dropped() {
+    let bed = Bed::new(10).await;
+    bed.fault("GET /v1/tags", Action::Delay { ms: 3_600_000 });
+    let slow = tokio::spawn(bed.get("/v1/tags", &[]).send());
+    while bed.control.stats().requests.is_empty() {
+        tokio::task::yield_now().await;
+    }
+    bed.running.clone().shutdown().await;
+    assert!(slow.await.unwrap().is_err());
+    bed.running.wait().await;
+    assert!(bed.get("/v1/stages", &[]).send().await.unwrap_err().is_connect());
+
+    let bed = Bed::new(10).await;
+    let Bed { running, http, token, .. } = bed;
+    let url = format!("{}/v1/stages", running.url());
+    assert_eq!(http.get(&url).bearer_auth(&token).send().await.unwrap().status(), 200);
+    drop(running);
+    while http.get(&url).bearer_auth(&token).send().await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn options_that_cannot_be_are_refused() {
+    let refused = |change: &dyn Fn(&mut Options)| {
+        let mut options = options(1);
+        change(&mut options);
+        async move { start(options).await.err().unwrap().to_string() }
+    };
+    insta::assert_snapshot!(
+        refused(&|o| o.listen = ([0, 0, 0, 0], 0).into()).await,
+        @"the sandbox listens on loopback addresses only, not on 0.0.0.0:0"
+    );
+    insta::assert_snapshot!(
+        refused(&|o| o.accounts[1].name = "acme".into()).await,
+        @"sandbox options: two accounts are called acme"
+    );
+    insta::assert_snapshot!(
+        refused(&|o| o.accounts[1].name = "../acme".into()).await,
+        @r#"sandbox options: "../acme" is not a name for an account"#
+    );
+    insta::assert_snapshot!(
+        refused(&|o| o.rate = Some(Limit { per_second: 0.0, burst: 1 })).await,
+        @"sandbox options: a rate limit needs a rate above zero and a burst of at least one"
+    );
+}
+
+#[test]
+fn no_secret_in_debug() {
+    let mut options = options(1);
+    options.clients[0].secret = "canary".into();
+    assert!(!format!("{options:?}").contains("canary"));
+    let grant = IssuedGrant {
+        access_token: "canary".into(),
+        refresh_token: Some("canary".into()),
+        token_type: "Bearer",
+        scope: String::new(),
+        expires_in: 1,
+    };
+    assert!(!format!("{grant:?}").contains("canary"));
+}
