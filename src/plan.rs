@@ -114,12 +114,18 @@ pub fn certain(window: Window, provider_now: Option<Timestamp>, lag: Duration) -
     }
 }
 
-/// First window of a load: a month shows how dense the recent past is, for a page or a few.
-const FIRST: Duration = Duration::from_secs(28 * 86_400);
-/// While no window has finished, each next one is so many times as long as the one before.
-const LADDER: i64 = 3;
-/// A window is at most so many times as long as the one before, however thin the records seem.
+/// First window of a load: a week shows how dense the recent past is, mostly for a page.
+const FIRST: Duration = Duration::from_secs(7 * 86_400);
+/// While no window has finished, each next one is so many times as long as the one before, and there are at most so many:
+/// a window cut blindly can turn out to be most of the account, and then it is one long chain of pages.
+const LADDER: i64 = 2;
+const BLIND: usize = 3;
+/// A density that stands on fewer rows is little more than a guess: the next window is at most four times the longest read.
+const ROWS_FOR_TRUST: u64 = 8;
 const STRETCH: i64 = 4;
+/// A window that holds less than this part of what its neighbours let expect is taken for the beginning of the account:
+/// everything older is read as one window, open below.
+const THIN: f64 = 0.2;
 /// Below this nobody had an account yet (reference 3.4): what is older is one window, open below.
 const FLOOR: Timestamp = Timestamp::from_ms(1_262_304_000_000);
 /// Rows wanted in a window: small enough that a killed run loses little and several spill side by side, large enough that the
@@ -146,13 +152,15 @@ pub struct Splitter {
     last: Option<i64>,
     finished: Vec<(Window, u64)>,
     rows: u64,
+    /// Whether a window held far less than its neighbours let expect.
+    thin: bool,
 }
 
 impl Splitter {
     /// A splitter of `gaps` (oldest first).
     #[must_use]
     pub fn new(gaps: Vec<Window>) -> Self {
-        Self { gaps, last: None, finished: Vec::new(), rows: 0 }
+        Self { gaps, last: None, finished: Vec::new(), rows: 0, thin: false }
     }
 
     /// Whether everything was cut.
@@ -163,12 +171,19 @@ impl Splitter {
 
     /// A window was read to its end.
     pub fn finished(&mut self, window: Window, rows: u64) {
+        let expected = window.from.and_then(|from| {
+            let (density, seen) = self.density(window.to, &[])?;
+            (seen > ROWS_FOR_TRUST).then(|| density * (window.to.ms() - from.ms()) as f64)
+        });
+        // A few rows fewer than a few is chance; far fewer than hundreds is the end.
+        self.thin |= expected.is_some_and(|e| e >= 100.0 && (rows as f64) < THIN * e);
         self.rows += rows;
         self.finished.push((window, rows));
     }
 
-    /// Rows a millisecond next to `t`, by the two finished windows nearest to it; else by what active ones hold already.
-    fn density(&self, t: Timestamp, active: &[Active]) -> Option<f64> {
+    /// Rows a millisecond next to `t`, by the two finished windows nearest to it; else by what active ones hold already. And
+    /// on how many rows that stands.
+    fn density(&self, t: Timestamp, active: &[Active]) -> Option<(f64, u64)> {
         let mut near: Vec<_> = self.finished.iter().filter_map(|(w, n)| Some((w.from?, w.to, *n))).collect();
         near.sort_by_key(|(from, to, _)| (from.ms() - t.ms()).abs().min((to.ms() - t.ms()).abs()));
         near.truncate(2);
@@ -177,28 +192,38 @@ impl Splitter {
         }
         let length: i64 = near.iter().map(|(from, to, _)| to.ms() - from.ms()).sum();
         let rows: u64 = near.iter().map(|(_, _, n)| n).sum();
-        (length > 0).then(|| rows as f64 / length as f64)
+        (length > 0).then(|| (rows as f64 / length as f64, rows))
     }
 
     /// The next window to read while `active` ones are under way; `None` when all is cut, or it is wiser to wait for the first
     /// page of the first one.
     pub fn next(&mut self, active: &[Active]) -> Option<Window> {
         let gap = *self.gaps.last()?;
-        let length = match (self.last, self.finished.is_empty()) {
-            (None, _) => i64::try_from(FIRST.as_millis()).unwrap_or(i64::MAX),
-            (Some(_), true) if active.iter().all(|a| a.rows == 0) => return None,
-            (Some(last), true) => last.saturating_mul(LADDER),
-            (Some(last), false) => {
-                let density = self.density(gap.to, active).unwrap_or(0.0);
+        let length = match self.last {
+            None => i64::try_from(FIRST.as_millis()).unwrap_or(i64::MAX),
+            Some(_) if self.finished.is_empty() && (active.iter().all(|a| a.rows == 0) || active.len() >= BLIND) => {
+                return None;
+            }
+            Some(last) if self.finished.is_empty() => last.saturating_mul(LADDER),
+            Some(_) if self.thin => i64::MAX,
+            Some(last) => {
+                let (density, seen) = self.density(gap.to, active).unwrap_or((0.0, 0));
                 let wanted = (self.rows / 4).clamp(FEWEST_ROWS, MOST_ROWS) as f64;
                 let rest = (gap.to.ms() - gap.from.unwrap_or(FLOOR).max(FLOOR).ms()).max(0);
-                if density * rest as f64 <= wanted / 2.0 && (density == 0.0 || last >= 4 * FIRST.as_millis() as i64) {
+                // By what was really seen, not by what was cut last: windows cut side by side must not stretch each other.
+                let longest = self.finished.iter().filter_map(|(w, _)| Some(w.to.ms() - w.from?.ms())).max();
+                let trust = if seen >= ROWS_FOR_TRUST { 200 } else { STRETCH };
+                let stretched = longest.unwrap_or(last).saturating_mul(trust);
+                if seen < ROWS_FOR_TRUST && !active.is_empty() {
+                    return None;
+                }
+                if density * rest as f64 <= wanted / 2.0 && last >= 8 * FIRST.as_millis() as i64 {
                     // Hardly anything is left: one window for all of it.
                     i64::MAX
                 } else if density == 0.0 {
-                    last.saturating_mul(STRETCH)
+                    stretched
                 } else {
-                    ((wanted / density) as i64).clamp(1, last.saturating_mul(STRETCH))
+                    ((wanted / density) as i64).clamp(1, stretched)
                 }
             }
         };
@@ -231,7 +256,7 @@ impl Splitter {
     pub fn left(&self, active: &Active, page: u64) -> u32 {
         let page = page.max(1);
         let expected = active.window.from.and_then(|from| {
-            Some(self.density(active.window.to, &[])? * (active.window.to.ms() - from.ms()) as f64)
+            Some(self.density(active.window.to, &[])?.0 * (active.window.to.ms() - from.ms()) as f64)
         });
         let pages = match expected {
             Some(rows) if rows > active.rows as f64 => (rows as u64 - active.rows).div_ceil(page),
@@ -296,11 +321,70 @@ mod tests {
     #[test]
     fn windows_are_few_and_pages_hardly_more_than_the_rows_ask_for() {
         for (total, years, most_extra) in
-            [(0, 5, 3), (1, 5, 3), (200, 5, 4), (20_000, 3, 9), (20_000, 5, 9), (20_000, 12, 12), (1_000_000, 5, 260)]
+            [(0, 5, 4), (1, 5, 4), (200, 5, 5), (20_000, 3, 9), (20_000, 5, 9), (20_000, 12, 12), (1_000_000, 5, 260)]
         {
             let (windows, pages) = play(even(total, years), 4);
             let extra = pages - total.div_ceil(100);
             assert!(extra <= most_extra, "{total} rows over {years} years: {extra} extra pages, {} windows", windows.len());
+        }
+    }
+
+    /// Plays a load in time: a permit every 100 ms, full bucket of 15 at first, answers after `latency_ms`. Returns the
+    /// pages read, the windows cut, and the time over that of the bucket alone.
+    fn timed(rows_at: impl Fn(Window) -> u64, latency_ms: u64, at_once: usize) -> (u64, usize, f64) {
+        struct Chain {
+            active: Active,
+            total: u64,
+            ready: u64,
+            asked: bool,
+        }
+        let mut splitter = Splitter::new(vec![Window::new(None, NOW)]);
+        let mut chains: Vec<Chain> = Vec::new();
+        // Look-ups take ten permits at the start.
+        let (mut pages, mut windows, mut tokens, mut now) = (10u64, 0, 5.0, 0u64);
+        loop {
+            for c in chains.iter_mut().filter(|c| c.asked && c.ready <= now) {
+                c.asked = false;
+                c.active.rows = (c.active.rows + 100).min(c.total);
+            }
+            while let Some(i) = chains.iter().position(|c| !c.asked && c.ready > 0 && c.active.rows == c.total) {
+                let c = chains.swap_remove(i);
+                splitter.finished(c.active.window, c.total);
+            }
+            while chains.len() < at_once {
+                let seen: Vec<Active> = chains.iter().map(|c| c.active).collect();
+                let Some(window) = splitter.next(&seen) else { break };
+                windows += 1;
+                chains.push(Chain { active: Active { window, rows: 0 }, total: rows_at(window), ready: 0, asked: false });
+            }
+            if chains.is_empty() {
+                break;
+            }
+            while tokens >= 1.0 {
+                let waiting = (0..chains.len()).filter(|i| !chains[*i].asked);
+                let Some(i) = waiting.max_by_key(|i| splitter.left(&chains[*i].active, 100)) else { break };
+                chains[i].asked = true;
+                chains[i].ready = now + latency_ms;
+                tokens -= 1.0;
+                pages += 1;
+            }
+            now += 5;
+            tokens = f64::min(tokens + 0.05, 15.0);
+        }
+        (pages, windows, now as f64 / ((pages as f64 - 15.0) * 100.0))
+    }
+
+    #[test]
+    #[ignore = "prints a table to tune by"]
+    fn table() {
+        for latency in [5, 100, 250, 1000] {
+            let needed = (latency as f64 / 100.0).ceil() as usize;
+            for at_once in [needed + 1, needed + 4] {
+                for (total, years) in [(20_000, 3), (20_000, 5), (20_000, 8), (20_000, 4), (20_000, 10), (40_000, 5), (5_000, 5)] {
+                    let (pages, windows, ratio) = timed(even(total, years), latency, at_once);
+                    println!("latency {latency:4} at once {at_once:2} rows {total:6} years {years}: extra {:3} windows {windows:3} ratio {ratio:.3}", pages - 10 - total / 100);
+                }
+            }
         }
     }
 

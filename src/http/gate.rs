@@ -140,7 +140,7 @@ impl Gate {
         }
         tokio::select! {
             biased;
-            _ = &mut mine => return,
+            _ = &mut mine => {}
             _lead = self.leader.lock() => {
                 while mine.try_recv().is_err() {
                     self.free().await;

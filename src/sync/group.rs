@@ -30,6 +30,9 @@ use crate::transform::{Decoder, Drift, Page};
 const FLUSH_EVERY: Duration = Duration::from_secs(30);
 /// Finished rows that are merged at once, however young: a merge of this many pays for rewriting its partitions.
 const FLUSH_ROWS: u64 = 200_000;
+/// Chains beyond those that fill the bucket: with fewer, the last one would end alone; with more, windows are cut before
+/// their neighbours show how dense they are. Found by the table in `plan`'s tests.
+const SPARE_CHAINS: usize = 3;
 /// Pages that wait between fetching and spilling: enough that neither waits for the other's hiccups.
 const PAGES_WAITING: usize = 8;
 /// Listings and feeds go before windows of a load: they are short, and others wait for their end.
@@ -256,7 +259,8 @@ impl Group {
         loop {
             // New work, as much as keeps the bucket busy.
             halted |= run.world.stop.is_cancelled() || self.failure.is_some();
-            while !halted && active.len() < gate.chains() {
+            // More chains than the bucket needs: its permits go to the one with most left, so that all end together.
+            while !halted && active.len() < gate.chains() + SPARE_CHAINS {
                 let job = match &mut source {
                     Source::Fixed(jobs) => jobs.pop(),
                     Source::Load(splitter) => {

@@ -5,3 +5,4 @@
 
 mod harness;
 mod incremental;
+mod rate_limit;

@@ -1,0 +1,87 @@
+//! The provider's rate limit is kept, and reached; and the next runs ask only for what changed.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use hirelake::sandbox::Limit;
+use serde_json::json;
+
+use crate::harness::{Bench, Setup};
+
+/// The pages that the rows themselves ask for: a hundred rows each, rounded up for each listing.
+fn asked_for(bench: &Bench) -> u64 {
+    let listings = bench.world.config.provider.resources.iter().filter(|r| r.mode.word() != "extracted");
+    listings.map(|r| bench.truth("acme", r.name.as_str()).len().div_ceil(100) as u64).sum()
+}
+
+/// Names of the partition files that differ, and of one table only.
+fn rewritten(before: &Files, after: &Files, table: &str) -> BTreeSet<String> {
+    let folder = format!("lever/{table}/");
+    let name = |p: &std::path::PathBuf| p.to_string_lossy().into_owned();
+    let changed = after.iter().filter(|(path, bytes)| before.get(*path) != Some(*bytes));
+    changed.map(|(path, _)| name(path)).filter(|n| n.starts_with(&folder)).collect()
+}
+
+type Files = std::collections::BTreeMap<std::path::PathBuf, Vec<u8>>;
+
+#[tokio::test(start_paused = true)]
+async fn a_load_of_20_000_is_as_fast_as_the_bucket_and_the_next_run_asks_for_200_changes_only() {
+    let bench = Setup {
+        rate: Some(Limit { per_second: 10.0, burst: 20 }),
+        latency: Duration::from_millis(250),
+        defaults: String::new(),
+        ..Setup::new(20_000)
+    }
+    .start()
+    .await;
+    bench.connect("acme").await;
+    bench.control.reset_stats();
+    let began = bench.world.clock.elapsed();
+    bench.sync().await;
+    let seconds = (bench.world.clock.elapsed() - began).as_secs_f64();
+    let stats = bench.control.stats();
+    let requests: u64 = stats.requests.values().sum();
+    let (asked, bucket) = (asked_for(&bench), (requests - 20) as f64 / 10.0);
+    println!(
+        "first sync: {requests} requests, the rows ask for {asked}; {seconds:.2} s, the bucket alone {bucket:.2} s ({:.3}); {} refusals",
+        seconds / bucket,
+        stats.refused_429
+    );
+    assert_eq!(stats.refused_429, 0);
+    assert!(requests <= asked + 10, "{requests} requests, the rows ask for {asked}");
+    assert!(seconds <= 1.1 * bucket, "{seconds} s, the bucket alone needs {bucket} s");
+
+    // 200 changes, all of them in two of the years.
+    let dump = bench.control.dump("acme", "opportunities").unwrap();
+    let year = |o: &serde_json::Value| {
+        let created = hirelake::clock::Timestamp::from_ms(o["createdAt"].as_i64().unwrap());
+        created.to_string()[..4].to_owned()
+    };
+    let changed: Vec<_> = dump.iter().filter(|o| ["2022", "2025"].contains(&year(o).as_str())).take(200).collect();
+    let years: BTreeSet<String> = changed
+        .iter()
+        .map(|o| format!("lever/opportunities/tenant=acme/created_year={}/data.parquet", year(o)))
+        .collect();
+    assert!(!years.is_empty() && changed.len() == 200);
+    for o in &changed {
+        assert!(bench.control.set_field("acme", "opportunities", o["id"].as_str().unwrap(), "headline", json!("Changed"), true));
+    }
+    bench.pass(Duration::from_secs(3600)).await;
+    let before = bench.files();
+    bench.control.reset_stats();
+    let report = bench.sync().await;
+    let after = bench.files();
+    let stats = bench.control.stats();
+    println!("second sync: {:?}", stats.requests);
+    assert!(stats.requests["GET /v1/opportunities"] < 10, "{:?}", stats.requests);
+    assert_eq!(report.tenants.values().next().unwrap().resources["opportunities"].updated, 200);
+    assert_eq!(rewritten(&before, &after, "opportunities"), years);
+    assert_eq!(rewritten(&before, &after, "applications"), BTreeSet::new());
+
+    bench.pass(Duration::from_secs(3600)).await;
+    let report = bench.sync().await;
+    assert_eq!(bench.files(), after, "a run with nothing new rewrote a file");
+    assert!(report.summary().contains(r#""partitions_rewritten":0"#), "{}", report.summary());
+    println!("third sync: {}", report.summary());
+    bench.assert_right("acme").await;
+}
