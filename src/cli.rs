@@ -512,11 +512,16 @@ async fn watch(progress: Progress) {
     let mut shown = std::collections::BTreeMap::new();
     let mut last = progress.seen();
     let every = Duration::from_millis(if bars.is_some() { 150 } else { 10_000 });
+    let began = tokio::time::Instant::now();
     loop {
         tokio::time::sleep(every).await;
         let seen = progress.seen();
         for ((tenant, resource), under) in &seen {
-            let text = format!("{tenant}/{resource}: {} records, {} requests", under.records, under.requests);
+            let rate = under.requests as f64 / began.elapsed().as_secs_f64().max(0.001);
+            let text = format!(
+                "{tenant}/{resource}: {} records, {} requests ({rate:.1}/s), {}",
+                under.records, under.requests, under.doing
+            );
             match &bars {
                 Some(bars) => {
                     let bar = shown.entry((tenant.clone(), resource.clone())).or_insert_with(|| {
@@ -530,7 +535,7 @@ async fn watch(progress: Progress) {
                     }
                 }
                 None if last.get(&(tenant.clone(), resource.clone())) != Some(under) => {
-                    tracing::info!(%tenant, %resource, records = under.records, requests = under.requests, "under way");
+                    tracing::info!(%tenant, %resource, records = under.records, requests = under.requests, doing = under.doing, "under way");
                 }
                 None => {}
             }

@@ -349,7 +349,7 @@ pub struct Under {
     /// Requests so far.
     pub requests: u64,
     /// What it is doing, in a few words.
-    pub doing: String,
+    pub doing: &'static str,
     /// Whether it is over.
     pub over: bool,
 }

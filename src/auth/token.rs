@@ -206,7 +206,30 @@ mod tests {
             format!("{status}: {e}\n  {}", e.hint())
         })
         .collect();
-        insta::assert_snapshot!(seen.join("\n"));
+        insta::assert_snapshot!(seen.join("\n"), @r"
+        403: the provider says invalid_grant
+          a Super Admin of the customer must connect again: `hirelake connect TENANT`
+        400: the provider says invalid_grant
+          a Super Admin of the customer must connect again: `hirelake connect TENANT`
+        401: the provider refuses the client secret
+          correct the app's client_secret; no grant was harmed
+        401: the provider refuses the client secret
+          correct the app's client_secret; no grant was harmed
+        403: the provider does not allow this client to do that
+          enable the authorization-code and refresh-token grants for this app at the provider; no grant was harmed
+        403: the provider does not know this client id on this host
+          check client_id and environment: sandbox and production are separate apps; no grant was harmed
+        400: the provider says that the request is malformed
+          this is a bug: please report it with the version of hirelake; no grant was harmed
+        403: the token endpoint answers 403
+          check the app's hosts and credentials; no grant was harmed
+        404: the token endpoint answers 404
+          check the app's hosts and credentials; no grant was harmed
+        200: the token endpoint gave no usable answer (a success without an access token)
+          run again later: the next run asks once more, and the grant is kept until the provider says that it is gone
+        200: the token endpoint gave no usable answer (a success without an access token)
+          run again later: the next run asks once more, and the grant is kept until the provider says that it is gone
+        ");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use toml::{Table as TomlTable, Value};
 use url::Url;
 
 use super::{App, Config, ConfigError, DEFAULT_FILE, SecretSource, TenantConfig, first_line, hint_line};
-use crate::catalog::{self, Endpoints, Environment, Granularity, OnDelete, Provider, Rate, Table, is_loopback, scopes};
+use crate::catalog::{self, Endpoints, Environment, Granularity, Mode, OnDelete, Provider, Rate, Resource, Table, is_loopback, scopes};
 use crate::names::{AppName, ResourceName, Tenant};
 
 /// What `hirelake init` writes.
@@ -334,12 +334,20 @@ impl Checker<'_> {
                 return Err(self.no_resource(provider, section, name));
             }
         }
-        let resources = provider
-            .resources
-            .iter()
-            .filter(|r| named.map_or(r.default, |n| n.contains(&r.name)))
-            .map(|r| r.name.clone())
-            .collect();
+        // Naming a table means its deletions too: a candidate erased at the source must not stay in the lake.
+        let wanted = |r: &Resource, names: &Vec<ResourceName>| {
+            names.contains(&r.name) || matches!(&r.mode, Mode::Tombstones { of, .. } if names.contains(of))
+        };
+        let enabled = provider.resources.iter().filter(|r| named.map_or(r.default, |n| wanted(r, n)));
+        let resources: Vec<ResourceName> = enabled.clone().map(|r| r.name.clone()).collect();
+        for r in enabled {
+            if let Mode::Extracted { from, .. } = &r.mode
+                && !resources.contains(from)
+            {
+                let what = format!("`{}` comes with the records of `{from}`, which is not among the resources", r.name);
+                return Err(self.invalid(section, r.name.as_str(), what, format!("add \"{from}\"")));
+            }
+        }
         let rate = own.rate.or(defaults.rate).unwrap_or(provider.rate);
         if !(rate.per_second > 0.0 && rate.per_second <= 100_000.0 && (1..=100_000).contains(&rate.burst)) {
             let what = "`rate` needs per_second above 0 and a burst of at least 1".to_owned();

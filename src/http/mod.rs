@@ -44,7 +44,8 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// For pages of records: 100 records with their forms are well below 16 MiB; an outage of some minutes is survived.
+    /// For pages of records: 100 records with the longest forms are a few MiB, 64 is ten times that; an outage of some minutes
+    /// is survived.
     pub const PAGE: Self = Self { attempts: 8, total: Duration::from_secs(300), body_bytes: 64 << 20 };
 }
 

@@ -156,6 +156,10 @@ impl Group {
     pub(super) fn is_complete(&self) -> bool {
         self.complete && self.failure.is_none()
     }
+    /// Whether every record could be decoded.
+    pub(super) fn is_clean(&self) -> bool {
+        self.quarantined == 0
+    }
     pub(super) fn deletions(&self) -> Vec<Deletion> {
         self.deletions.clone()
     }
@@ -308,6 +312,13 @@ impl Group {
                 self.complete &= !more;
                 break;
             }
+            run.world.progress.update(&run.tenant, &self.chosen.resource.name, |u| {
+                u.doing = match (idle, gate.pace().waiting) {
+                    (true, _) => "merging",
+                    (false, 0) => "reading",
+                    (false, _) => "waiting for the rate limit",
+                };
+            });
             tokio::select! {
                 Some(message) = inbox.recv(), if !idle => match message {
                     Message::Page { job, page, seen_at, seq } => {

@@ -8,7 +8,6 @@ mod group;
 mod verdict;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -175,6 +174,7 @@ pub async fn run(world: &World, options: &Options) -> Result<Report, SyncError> 
     let alarm = options.deadline.map(|d| tokio::time::sleep(d));
     let work = async {
         let mut running = JoinSet::new();
+        let mut names = HashMap::new();
         let mut done = BTreeMap::new();
         loop {
             while running.len() < world.config.tenants_at_once && !tenants.is_empty() {
@@ -187,14 +187,20 @@ pub async fn run(world: &World, options: &Options) -> Result<Report, SyncError> 
                     run,
                     tenant: tenant.clone(),
                 };
-                running.spawn(async move { (tenant, job.run().await) });
+                let task = running.spawn(job.run());
+                names.insert(task.id(), tenant);
             }
-            match running.join_next().await {
-                Some(Ok((tenant, report))) => {
-                    done.insert(tenant, report);
+            let (id, report) = match running.join_next_with_id().await {
+                Some(Ok((id, report))) => (id, report),
+                Some(Err(died)) => {
+                    let tenant = names.get(&died.id()).cloned();
+                    let failures = tenant.map(|tenant| fail(None, &SyncError::Died { tenant })).into_iter().collect();
+                    (died.id(), TenantReport { failures, ..TenantReport::default() })
                 }
-                Some(Err(died)) => tracing::error!(%died, "a tenant's task died"),
                 None => return done,
+            };
+            if let Some(tenant) = names.remove(&id) {
+                done.insert(tenant, report);
             }
         }
     };
@@ -312,15 +318,8 @@ impl TenantJob {
             tracing::info!(swept, "removed staged files of a killed run");
         }
         let session = Arc::new(self.auth.open(&self.tenant, lease.clone()).await?);
-        let scratch = tempfile::Builder::new()
-            .prefix("hirelake-")
-            .tempdir_in(&self.world.config.scratch)
-            .map_err(|source| crate::store::StoreError::Io { op: "make a private folder in", path: self.world.config.scratch.clone(), source })?;
-        let lake = Lake {
-            store: self.world.lake.owned_by(self.tenant.as_str()),
-            tenant: self.tenant.clone(),
-            scratch: scratch.path().to_owned(),
-        };
+        let scratch = scratch(&self.world, &self.tenant)?;
+        let lake = lake(&self.world, &self.tenant, &scratch);
         let bound = self.world.clock.now().minus(self.world.config.safety_lag + DATE_STEP);
         let run = Arc::new(TenantRun {
             world: self.world,
@@ -342,6 +341,27 @@ impl TenantJob {
         report.refused = pace.refused;
         outcome
     }
+}
+
+fn lake(world: &World, tenant: &Tenant, scratch: &tempfile::TempDir) -> Lake {
+    Lake { store: world.lake.owned_by(tenant.as_str()), tenant: tenant.clone(), scratch: scratch.path().to_owned() }
+}
+
+/// A private folder for spilled rows, removed when dropped. Those that a killed run of this tenant left are removed first:
+/// whoever asks holds the lease, so nobody writes there.
+fn scratch(world: &World, tenant: &Tenant) -> Result<tempfile::TempDir, crate::store::StoreError> {
+    let parent = &world.config.scratch;
+    let io = |op| move |source| crate::store::StoreError::Io { op, path: parent.clone(), source };
+    // Another state has other leases, so its folders are not ours to remove; a memory state has none but its own.
+    let whose = world.state.root().map(|r| r.to_string_lossy().into_owned()).unwrap_or_else(|| RunId::new().to_string());
+    let hash = twox_hash::XxHash64::oneshot(0, whose.as_bytes());
+    let prefix = format!("hirelake-{hash:016x}-{tenant}.");
+    for entry in std::fs::read_dir(parent).map_err(io("list"))?.flatten() {
+        if entry.file_name().to_str().is_some_and(|n| n.starts_with(&prefix)) {
+            std::fs::remove_dir_all(entry.path()).map_err(io("remove a killed run's folder in"))?;
+        }
+    }
+    tempfile::Builder::new().prefix(&prefix).tempdir_in(parent).map_err(io("make a private folder in"))
 }
 
 async fn remember(state: &State, tenant: &Tenant, last: LastRun) -> Result<(), StateError> {
@@ -373,10 +393,20 @@ impl TenantRun {
     fn choose(&self, report: &mut TenantReport) -> Vec<Chosen> {
         let enabled = self.config().resources(&self.tenant);
         let named = self.config().tenant(&self.tenant).resources_named || !self.options.resources.is_empty();
+        for name in self.options.resources.iter().filter(|n| !enabled.iter().any(|r| r.name == **n)) {
+            let error = ConfigError::Invalid {
+                place: format!("--resource {name}"),
+                what: format!("tenant {} does not read {name}", self.tenant),
+                hint: format!("add it to the resources of [tenants.{}] or of [defaults]", self.tenant),
+            };
+            report.failures.push(fail(Some(name), &error.into()));
+        }
+        // A table's rows come with their parent's, and its deletions with its feed: naming one means all of them.
+        let by = |name: &ResourceName| self.options.resources.contains(name);
         let wished = |r: &Resource| {
-            let by = |name: &ResourceName| self.options.resources.contains(name);
             let child = |c: &&Resource| matches!(&c.mode, Mode::Extracted { from, .. } if *from == r.name) && by(&c.name);
-            self.options.resources.is_empty() || by(&r.name) || enabled.iter().any(|c| child(c))
+            let feed = matches!(&r.mode, Mode::Tombstones { of, .. } if by(of));
+            self.options.resources.is_empty() || by(&r.name) || feed || enabled.iter().any(child)
         };
         let mut missing = |r: &Resource, scope: &str| {
             let error = SyncError::NotGranted { tenant: self.tenant.clone(), resource: r.name.clone(), scope: scope.into() };
@@ -500,7 +530,8 @@ impl TenantRun {
                 return Ok(());
             }
         }
-        if group.resource().mode == Mode::Full && group.is_complete() {
+        // A record that could not be decoded is missing from what was seen, not from the listing.
+        if group.resource().mode == Mode::Full && group.is_complete() && group.is_clean() {
             group.absences().await?;
         }
         Ok(())
@@ -667,14 +698,8 @@ pub async fn relay(world: &World, name: &ResourceName) -> Result<BTreeMap<Tenant
     let mut relaid = BTreeMap::new();
     for tenant in state.tenants().await? {
         let lease = state.lease(&tenant, run).await?;
-        let scratch = tempfile::Builder::new().prefix("hirelake-").tempdir_in(&world.config.scratch).map_err(|source| {
-            crate::store::StoreError::Io { op: "make a private folder in", path: world.config.scratch.clone(), source }
-        })?;
-        let lake = Lake {
-            store: world.lake.owned_by(tenant.as_str()),
-            tenant: tenant.clone(),
-            scratch: PathBuf::from(scratch.path()),
-        };
+        let scratch = scratch(world, &tenant)?;
+        let lake = lake(world, &tenant, &scratch);
         lake.store.sweep_staging()?;
         let commits = state.commits(&tenant, name);
         if let Some(last) = commits.last::<Commit>().await? {
