@@ -283,6 +283,9 @@ async fn command(args: Args) -> Result<ExitCode, CliError> {
         Command::Sync(sync) => self::sync(world()?, sync).await,
         Command::Status { json } => {
             let all = status::read(&world()?).await?;
+            if all.is_empty() {
+                note("no tenant is connected yet\nhint: `hirelake connect TENANT` connects one");
+            }
             let text = if json { serde_json::to_string_pretty(&all).unwrap_or_default() } else { status::table(&all) };
             print(&text)
         }

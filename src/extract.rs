@@ -199,6 +199,9 @@ impl<'a> Pager<'a> {
                     self.seen.clear();
                     continue;
                 }
+                Err(answer) if answer.status == 400 && self.next.is_some() => {
+                    return Err(self.senseless("a page token was refused again after the window had begun anew (400)"));
+                }
                 Err(answer) => return Err(self.refused(&answer)),
             };
             self.pages += 1;
@@ -209,27 +212,26 @@ impl<'a> Pager<'a> {
     }
 
     fn advance(&mut self, next: Option<String>, more: bool) -> Result<(), ExtractError> {
-        let senseless = |why| ExtractError::Paging {
-            tenant: self.session.tenant().clone(),
-            resource: self.resource.name.clone(),
-            page: self.pages,
-            why,
-        };
         if !more || self.resource.paging == Paging::Single {
             self.done = true;
             return Ok(());
         }
         let Some(token) = next.filter(|t| !t.is_empty()) else {
-            return Err(senseless("it says that there is more and gives no token for it"));
+            return Err(self.senseless("it says that there is more and gives no token for it"));
         };
         if !self.seen.insert(token.clone()) {
-            return Err(senseless("a page token came a second time"));
+            return Err(self.senseless("a page token came a second time"));
         }
         if self.pages >= MOST_PAGES {
-            return Err(senseless("there are more than a million"));
+            return Err(self.senseless("there are more than a million"));
         }
         self.next = Some(token);
         Ok(())
+    }
+
+    fn senseless(&self, why: &'static str) -> ExtractError {
+        let (tenant, resource) = (self.session.tenant().clone(), self.resource.name.clone());
+        ExtractError::Paging { tenant, resource, page: self.pages, why }
     }
 
     fn refused(&self, answer: &Answer) -> ExtractError {
@@ -259,7 +261,7 @@ fn refused(tenant: &Tenant, resource: &Resource, path: &str, answer: &Answer) ->
         _ => {
             let hint = match answer.status {
                 400 => "a parameter in the catalogue is not what the provider takes; if the catalogue is the embedded one, report it",
-                422 => "the provider could not process it; it is skipped",
+                422 => "the provider could not process it; run again, and report it to the provider if it stays",
                 _ => "the provider does not say why; run again, and report it if it stays",
             };
             ExtractError::Refused { tenant, resource: name, path, status: answer.status, hint }

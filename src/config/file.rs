@@ -8,8 +8,10 @@ use serde::Deserialize;
 use toml::{Table as TomlTable, Value};
 use url::Url;
 
-use super::{App, Config, ConfigError, DEFAULT_FILE, SecretSource, TenantConfig, first_line, hint_line};
-use crate::catalog::{self, Endpoints, Environment, Granularity, Mode, OnDelete, Provider, Rate, Resource, Table, is_loopback, scopes};
+use super::{App, Config, ConfigError, DEFAULT_FILE, NOT_A_SOURCE, SecretSource, TenantConfig, first_line, hint_line};
+use crate::catalog::{
+    self, Endpoints, Environment, Granularity, Mode, OnDelete, Provider, Rate, Resource, Table, is_loopback, scopes,
+};
 use crate::names::{AppName, ResourceName, Tenant};
 
 /// What `hirelake init` writes.
@@ -151,27 +153,56 @@ impl Source {
         format!("{}:{line}:{column}", self.path.display())
     }
 
-    fn refused(&self, e: &toml::de::Error) -> ConfigError {
-        let message = e.message().trim().to_owned();
-        let key = e.span().and_then(|s| self.text.get(s)).map(|t| t.lines().next().unwrap_or_default().trim().to_owned());
-        let secretish = message.contains("SecretSource") || message.contains("client_secret");
-        let what = match key {
-            // A value could be a secret in the wrong place; a key is quoted by serde's own message.
-            Some(k) if !k.is_empty() && !k.contains('"') && !k.contains('\'') && k.len() < 60 && !message.contains(&k) => {
-                format!("{message} (at `{k}`)")
-            }
-            _ => message,
-        };
-        ConfigError::Invalid {
-            place: self.place(e.span().map(|s| s.start)),
-            what: if secretish { what.replace("enum SecretSource", "`{ env = \"NAME\" }`, `{ file = \"PATH\" }` or `{ command = [\"PROGRAM\"] }`") } else { what },
-            hint: if secretish {
-                "secrets never stand in this file: say in which variable or file they are".into()
-            } else {
-                "`hirelake init --print` shows every key with its meaning".into()
-            },
-        }
+    /// The key whose value, or the beginning of it, stands at a byte.
+    fn key_before(&self, at: usize) -> Option<&str> {
+        let line = self.text.get(..at)?.rsplit('\n').next()?;
+        let (before, opened) = line.rsplit_once('=')?;
+        let key = before.trim_end().rsplit(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '-')).next()?;
+        let begins = opened.chars().all(|c| c.is_whitespace() || c == '[' || c == '{');
+        (begins && !key.is_empty()).then_some(key)
     }
+
+    fn refused(&self, e: &toml::de::Error) -> ConfigError {
+        let at = e.span().and_then(|s| self.text.get(s)).and_then(|t| t.lines().next()).unwrap_or_default().trim();
+        let (mut what, hint) = said(e.message());
+        // The header of the section that lacks something; a value could be a secret in the wrong place.
+        if what.starts_with("missing field") && at.starts_with('[') {
+            what += &format!(" (in `{at}`)");
+        } else if let Some(key) = e.span().and_then(|s| self.key_before(s.start)) {
+            what = format!("key `{key}`: {what}");
+        }
+        let hint = hint.unwrap_or_else(|| "`hirelake init --print` shows every key with its meaning".into());
+        ConfigError::Invalid { place: self.place(e.span().map(|s| s.start)), what, hint }
+    }
+}
+
+/// A mistake in words that hold no value, and the hint that goes with it, where there is one better than the usual.
+fn said(message: &str) -> (String, Option<String>) {
+    let (what, hint) = match message.trim().split_once("\nhint: ") {
+        Some((what, hint)) => (first_line(what), Some(hint.to_owned())),
+        None => (first_line(message.trim()), None),
+    };
+    if what.contains(NOT_A_SOURCE) {
+        return (what, Some("secrets never stand in this file: say in which variable or file they are".into()));
+    }
+    if let Some((key, known)) = what.strip_prefix("unknown field `").and_then(|rest| rest.split_once('`')) {
+        let secretish = ["secret", "token", "password", "key"].iter().any(|word| key.contains(word));
+        let near = scopes::nearest(key, known.split('`').skip(1).step_by(2));
+        let hint = near.map(|n| format!("did you mean `{n}`?")).or_else(|| {
+            secretish.then(|| "secrets never stand in this file: say in which variable or file they are".to_owned())
+        });
+        return (what, hint);
+    }
+    // serde quotes what it met, and calls a section by the name of its type.
+    let mut what = match what.split_once("string \"").and_then(|(head, rest)| Some((head, rest.rsplit_once("\", ")?.1))) {
+        Some((head, tail)) => format!("{head}a string, {tail}"),
+        None => what,
+    };
+    if let Some(at) = what.find("struct Raw") {
+        what.truncate(at);
+        what += "a section";
+    }
+    (what.replace("expected usize", "expected a whole number"), hint)
 }
 
 pub(super) fn load(path: Option<&Path>, env: impl Iterator<Item = (String, String)>) -> Result<Config, ConfigError> {
@@ -186,19 +217,35 @@ pub(super) fn load(path: Option<&Path>, env: impl Iterator<Item = (String, Strin
         env.filter(|(k, _)| k.starts_with(PREFIX) && !OTHERS.contains(&k.as_str())).collect();
     variables.sort();
     let named = secret_variables(&Value::Table(table.clone()));
-    for (name, text) in variables.iter().filter(|(k, _)| !named.contains(k)) {
-        let invalid = |what: String, hint: &str| ConfigError::Invalid { place: name.clone(), what, hint: hint.into() };
+    variables.retain(|(k, _)| !named.contains(k));
+    for (name, text) in &variables {
+        let invalid = |what: String, hint: String| ConfigError::Invalid { place: name.clone(), what, hint };
         let parts: Vec<&str> = name[PREFIX.len()..].split("__").collect();
-        if !lay_over(&mut table, &parts, value(text)) {
-            return Err(invalid("it names no value of the configuration".into(), "its parts are separated by two underscores, such as HIRELAKE_APPS__MAIN__CLIENT_ID"));
+        // As text where only text is taken: an id of nothing but digits is still a text.
+        let readings = [value(text), Value::String(text.clone())];
+        let mut refused = None;
+        for reading in readings {
+            let mut laid = table.clone();
+            if !lay_over(&mut laid, &parts, reading) {
+                return Err(invalid("it names no value of the configuration".into(), "its parts are separated by two underscores, such as HIRELAKE_APPS__MAIN__CLIENT_ID".into()));
+            }
+            match Raw::deserialize(Value::Table(laid.clone())) {
+                Ok(_) => {
+                    table = laid;
+                    refused = None;
+                    break;
+                }
+                Err(e) => refused = refused.or(Some(e)),
+            }
         }
-        if let Err(e) = Raw::deserialize(Value::Table(table.clone())) {
-            let what = first_line(&e.to_string());
-            return Err(invalid(what, "correct or unset the variable; `hirelake init --print` shows every key"));
+        if let Some(e) = refused {
+            let (what, hint) = said(e.message());
+            return Err(invalid(what, hint.unwrap_or_else(|| "correct or unset the variable; `hirelake init --print` shows every key".into())));
         }
     }
     let raw = Raw::deserialize(Value::Table(table)).map_err(|e| source.refused(&e))?;
-    Checker { source: &source, warnings: Vec::new() }.config(raw)
+    let variables = variables.into_iter().map(|(name, _)| name).collect();
+    Checker { source: &source, variables, warnings: Vec::new() }.config(raw)
 }
 
 /// Variables that the file itself names as the place of a secret.
@@ -240,12 +287,19 @@ fn lay_over(table: &mut TomlTable, parts: &[&str], value: Value) -> bool {
 
 struct Checker<'a> {
     source: &'a Source,
+    /// Those that were laid over the file.
+    variables: Vec<String>,
     warnings: Vec<String>,
 }
 
 impl Checker<'_> {
-    /// An error at the first place where `needle` stands below the header `section`.
+    /// An error at the variable that gave the value `needle` of `section`, else at the first place where it stands below that
+    /// header.
     fn invalid(&self, section: &str, needle: &str, what: String, hint: impl Into<String>) -> ConfigError {
+        let variable = format!("{PREFIX}{section}__{needle}").to_ascii_uppercase().replace('.', "__").replace('-', "_");
+        if let Some(place) = self.variables.iter().find(|name| name.to_ascii_uppercase() == variable) {
+            return ConfigError::Invalid { place: place.clone(), what, hint: hint.into() };
+        }
         let text = &self.source.text;
         let base = text.find(&format!("[{section}]")).unwrap_or(0);
         let at = text[base..].find(needle).map(|i| base + i).or((base > 0).then_some(base));
@@ -324,7 +378,11 @@ impl Checker<'_> {
     ) -> Result<TenantConfig, ConfigError> {
         let app = own.app.clone().or_else(|| defaults.app.clone());
         if let Some(app) = app.as_ref().filter(|a| !apps.contains_key(*a)) {
-            let hint = format!("add [apps.{app}], or name one of: {}", apps.keys().map(AppName::as_str).collect::<Vec<_>>().join(", "));
+            let names: Vec<&str> = apps.keys().map(AppName::as_str).collect();
+            let hint = match names.as_slice() {
+                [] => format!("add a section [apps.{app}]"),
+                names => format!("add a section [apps.{app}], or name one of: {}", names.join(", ")),
+            };
             return Err(self.invalid(section, "app", format!("there is no app `{app}`"), hint));
         }
         let app = app.or_else(|| if apps.len() == 1 { apps.keys().next().cloned() } else { None });
@@ -378,11 +436,13 @@ impl Checker<'_> {
             Environment::Sandbox => &provider.production,
         };
         for (key, url, others) in [
-            ("api_base", &endpoints.api_base, &other.api_base),
-            ("authorize", &endpoints.authorize, &other.authorize),
-            ("token", &endpoints.token, &other.token),
+            ("api_base", Some(&endpoints.api_base), Some(&other.api_base)),
+            ("authorize", Some(&endpoints.authorize), Some(&other.authorize)),
+            ("token", Some(&endpoints.token), Some(&other.token)),
+            ("revoke", endpoints.revoke.as_ref(), other.revoke.as_ref()),
         ] {
-            if url.host_str() == others.host_str() {
+            let Some(url) = url else { continue };
+            if others.is_some_and(|o| url.host_str() == o.host_str()) {
                 return Err(self.invalid(
                     &section,
                     key,
@@ -391,11 +451,11 @@ impl Checker<'_> {
                 ));
             }
             let sandboxed = raw.environment == Environment::Sandbox && is_loopback(url);
-            if url.scheme() != "https" && !sandboxed {
+            if url.scheme() != "https" && !(sandboxed && url.scheme() == "http") {
                 return Err(self.invalid(
                     &section,
                     key,
-                    format!("app {name}: {key} is plain {}", url.scheme()),
+                    format!("app {name}: {key} is `{}`, not https", url.scheme()),
                     "only https is used, but for a sandbox app on this machine's loopback address",
                 ));
             }

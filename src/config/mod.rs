@@ -63,9 +63,12 @@ pub enum ConfigError {
     Catalog(#[from] CatalogError),
 }
 
+/// What is said when something else stands in a [`SecretSource`]'s place.
+const NOT_A_SOURCE: &str =
+    "expected where the secret is: `{ env = \"NAME\" }`, `{ file = \"PATH\" }` or `{ command = [\"PROGRAM\"] }`";
+
 /// Where a secret is kept.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "lowercase")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SecretSource {
     /// In this environment variable.
     Env(String),
@@ -109,6 +112,25 @@ impl SecretSource {
             return Err(fail("it is empty".into(), "put the secret there".into()));
         }
         Ok(Secret::new(text))
+    }
+}
+
+/// By hand, because whatever stands in its place may be the secret itself, which serde's own errors would quote.
+impl<'de> Deserialize<'de> for SecretSource {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        use serde::de::Error as _;
+        let wrong = || D::Error::custom(NOT_A_SOURCE);
+        let table = toml::Table::deserialize(d).map_err(|_| wrong())?;
+        let mut keys = table.into_iter();
+        match (keys.next(), keys.next()) {
+            (Some((key, toml::Value::String(name))), None) if key == "env" => Ok(Self::Env(name)),
+            (Some((key, toml::Value::String(path))), None) if key == "file" => Ok(Self::File(path.into())),
+            (Some((key, toml::Value::Array(words))), None) if key == "command" => {
+                let words: Option<Vec<String>> = words.iter().map(|w| w.as_str().map(str::to_owned)).collect();
+                words.map(Self::Command).ok_or_else(wrong)
+            }
+            _ => Err(wrong()),
+        }
     }
 }
 

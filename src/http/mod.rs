@@ -119,7 +119,7 @@ impl fmt::Debug for Answer {
 
 /// Why a request failed. The address is without its query.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("{method} {address} failed at attempt {attempt} of {attempts} after {:.1} s: {cause}", .elapsed.as_secs_f64())]
+#[error("{method} {address} failed at attempt {attempt} of {attempts} after {:.1} s: {cause}\nhint: {}", .elapsed.as_secs_f64(), .cause.hint())]
 pub struct HttpError {
     /// `GET` or `POST`.
     pub method: &'static str,
@@ -191,12 +191,29 @@ impl Cause {
     #[must_use]
     fn is_transient(&self) -> bool {
         match self {
-            Self::Unreachable(_) | Self::Lost(_) | Self::TimedOut { .. } | Self::Status(_) | Self::Nonsense(_) => true,
-            Self::TooLarge { .. }
-            | Self::RedirectOutside { .. }
-            | Self::RedirectLoop
-            | Self::PlainHttp
-            | Self::PauseTooLong(_) => false,
+            Self::Unreachable(_)
+            | Self::Lost(_)
+            | Self::TimedOut { .. }
+            | Self::TooLarge { .. }
+            | Self::Status(_)
+            | Self::Nonsense(_) => true,
+            Self::RedirectOutside { .. } | Self::RedirectLoop | Self::PlainHttp | Self::PauseTooLong(_) => false,
+        }
+    }
+    /// The sentence that fixes it.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Unreachable(_) => "check the network, DNS and proxy of this machine, then run again; it resumes",
+            Self::Lost(_) | Self::TimedOut { .. } => "the network or the provider is in trouble; run again later, it resumes",
+            Self::Status(429) => "something else may be using up the account's limit: lower `rate` in the configuration, or run again later; it resumes",
+            Self::Status(503) => "the provider is down for maintenance; run again later, it resumes",
+            Self::Status(_) => "the provider is in trouble; run again later, it resumes",
+            Self::TooLarge { .. } | Self::Nonsense(_) => "a proxy or a sign-in page may have answered in the provider's place: check the app's hosts; else run again later, it resumes",
+            Self::RedirectOutside { .. } => "the credential was not sent there: check the app's api_base; if the provider has moved, add its new host to the app's `hosts`",
+            Self::RedirectLoop => "check the app's api_base: the provider sends every request elsewhere",
+            Self::PlainHttp => "write the address with https://",
+            Self::PauseTooLong(_) => "run again after that time; it resumes",
         }
     }
 }

@@ -353,3 +353,30 @@ fn cell(ty: &ColumnType, array: &dyn Array, row: usize) -> Option<Value> {
         }
     })
 }
+
+/// One line of the sandbox's script.
+pub fn fault(route: &str, skip: u32, times: u32, action: sandbox::Action) -> sandbox::Fault {
+    sandbox::Fault { route: route.into(), account: None, skip, times, action }
+}
+
+/// What a text says whatever the port, the folder and the jitter were.
+pub fn plain(text: &str, dir: &Path) -> String {
+    let mut text = text.replace(&dir.display().to_string(), "DIR");
+    for (before, after) in [("127.0.0.1:", "PORT"), (" after ", "N s:"), ("run ", "RUN")] {
+        let mut out = String::new();
+        let mut rest = text.as_str();
+        while let Some(i) = rest.find(before) {
+            let (head, tail) = rest.split_at(i + before.len());
+            out += head;
+            let end = match after {
+                "PORT" => tail.find(|c: char| !c.is_ascii_digit()).unwrap_or(tail.len()),
+                "N s:" => tail.find(" s:").filter(|n| tail[..*n].parse::<f64>().is_ok()).map_or(0, |n| n + 3),
+                _ => tail.get(..36).filter(|id| id.matches('-').count() == 4).map_or(0, str::len),
+            };
+            out += if end > 0 { after } else { "" };
+            rest = &tail[end..];
+        }
+        text = out + rest;
+    }
+    text
+}

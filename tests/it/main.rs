@@ -3,6 +3,11 @@
 
 #![expect(unreachable_pub, reason = "a test binary exports nothing; `pub` says what the harness offers")]
 
+mod architecture;
+mod bad_input;
+mod cli;
 mod harness;
 mod incremental;
+mod paging;
 mod rate_limit;
+mod requests;
