@@ -33,6 +33,16 @@ pub enum ExtractError {
         /// What to do.
         hint: String,
     },
+    /// 403, because the app is of another environment than the host: nothing of the tenant can be read.
+    #[error("tenant {tenant}: the provider refuses this app's tokens (403 on {path})\nhint: {hint}")]
+    WrongHost {
+        /// The tenant.
+        tenant: Tenant,
+        /// The path below the API base.
+        path: String,
+        /// What to do.
+        hint: &'static str,
+    },
     /// 404.
     #[error("tenant {tenant}: {resource} is not there (404 on {path})\nhint: the account may not have this feature, or the path in the catalogue is wrong")]
     NotFound {
@@ -245,15 +255,17 @@ fn refused(tenant: &Tenant, resource: &Resource, path: &str, answer: &Answer) ->
     let says = |text: &str| answer.body.windows(text.len()).any(|w| w == text.as_bytes());
     match meaning(answer.status) {
         Meaning::Forbidden => {
-            let hint = if says("Unable to find a signing key") {
-                "the token is of the other environment: sandbox tokens do not work on production, nor the reverse; check the app's environment".to_owned()
-            } else if says("ClientID not found") {
-                "the client is unknown on this host; check the app's environment and hosts".to_owned()
-            } else {
-                match &resource.scope {
-                    Some(scope) => format!("it needs the scope {scope}: add it to the app at the provider and let the customer connect again; or leave {name} out of the tenant's resources"),
-                    None => format!("the account or key has no access to it; leave {name} out of the tenant's resources"),
-                }
+            if says("Unable to find a signing key") {
+                let hint = "the token is of the other environment: sandbox tokens do not work on production, nor the reverse; check the app's environment";
+                return ExtractError::WrongHost { tenant, path, hint };
+            }
+            if says("ClientID not found") {
+                let hint = "the client is unknown on this host; check the app's environment and hosts";
+                return ExtractError::WrongHost { tenant, path, hint };
+            }
+            let hint = match &resource.scope {
+                Some(scope) => format!("it needs the scope {scope}: add it to the app at the provider and let the customer connect again; or leave {name} out of the tenant's resources"),
+                None => format!("the account or key has no access to it; leave {name} out of the tenant's resources"),
             };
             ExtractError::Forbidden { tenant, resource: name, path, hint }
         }

@@ -81,6 +81,10 @@ pub fn due(resource: &Resource, last: Option<&Commit>, bound: Timestamp, overlap
                     None => Work::Listing { started: bound },
                 }];
             };
+            if load.is_some() && !commit.load_done && commit.covered.created.is_empty() {
+                // Begun and nothing covered: it begins again, by a clock that is right now.
+                return vec![Work::Load { started: bound, gaps: vec![Window::new(None, bound)], begins: true }];
+            }
             let mut work = increments(&commit.covered.updated, Window::new(Some(started), bound), overlap);
             if !commit.load_done {
                 match load {

@@ -78,6 +78,10 @@ pub(super) struct Group {
     wish: Wish,
     drift: Drift,
     failure: Option<Failure>,
+    /// Why it cannot be read, where that is no failure: not granted, and nobody named it.
+    skipped: Option<String>,
+    /// When the load began that this run began.
+    began: Option<Timestamp>,
     complete: bool,
     /// Keys of a listing, for its absences.
     present: BTreeSet<String>,
@@ -135,6 +139,8 @@ impl Group {
             wish,
             drift: Drift::default(),
             failure: None,
+            skipped: None,
+            began: None,
             complete: true,
             present: BTreeSet::new(),
             deletions: Vec::new(),
@@ -206,6 +212,7 @@ impl Group {
                 self.commit.kind = CommitKind::Load;
                 if begins {
                     // Durable before the first window: the increments of later runs reach back to it.
+                    self.began = Some(started);
                     self.commit.load_started = Some(started);
                     self.commit.load_done = false;
                     self.commit.covered = crate::state::Covered::default();
@@ -262,7 +269,7 @@ impl Group {
         let mut halted = false;
         loop {
             // New work, as much as keeps the bucket busy.
-            halted |= run.world.stop.is_cancelled() || self.failure.is_some();
+            halted |= run.world.stop.is_cancelled() || self.failure.is_some() || self.skipped.is_some();
             // More chains than the bucket needs: its permits go to the one with most left, so that all end together.
             while !halted && active.len() < gate.chains() + SPARE_CHAINS {
                 let job = match &mut source {
@@ -345,8 +352,14 @@ impl Group {
                         self.parts.iter_mut().for_each(|p| p.spill.discard(job));
                         self.complete = false;
                         // The first says why; no new window is begun, those under way may end.
-                        if self.failure.is_none() {
-                            self.failure = Some(fail(Some(&self.chosen.resource.name), &error.into()));
+                        match error {
+                            ExtractError::Forbidden { path, hint, .. } if !run.is_named() => {
+                                self.skipped.get_or_insert_with(|| format!("not granted (403 on {path}): {hint}"));
+                            }
+                            error if self.failure.is_none() => {
+                                self.failure = Some(fail(Some(&self.chosen.resource.name), &error.into()));
+                            }
+                            _ => {}
                         }
                     }
                 },
@@ -474,6 +487,7 @@ impl Group {
 
     /// Commits every finished window of which nothing is left in a spill.
     async fn cover(&mut self, finished: &mut BTreeMap<u32, (Job, Window)>, hold: bool) -> Result<(), SyncError> {
+        let run = self.run.clone();
         let waiting: BTreeSet<u32> = self.parts.iter().flat_map(|p| p.spill.unmerged_windows()).collect();
         let ready: Vec<u32> = finished.keys().filter(|id| !waiting.contains(id)).copied().collect();
         if ready.is_empty() {
@@ -485,7 +499,15 @@ impl Group {
                 continue;
             }
             match job.filter {
-                Filter::Created => self.commit.covered.created.add(sure),
+                Filter::Created => {
+                    self.commit.covered.created.add(sure);
+                    // When our clock is ahead of the provider's, the load began earlier by its clock than by ours, and the
+                    // increments must reach back to that.
+                    if let Some((began, theirs)) = self.began.zip(run.session.provider_now()) {
+                        let started = began.minus(run.world.clock.now().since(theirs));
+                        self.commit.load_started = self.commit.load_started.min(Some(started));
+                    }
+                }
                 Filter::Updated => self.commit.covered.updated.add(sure),
                 Filter::Whole => {
                     self.commit.covered.full = Some(sure.to);
@@ -604,11 +626,13 @@ impl Group {
             self.failure = Some(fail(Some(&name), &e));
         }
         self.run.world.progress.update(&self.run.tenant, &name, |u| u.over = true);
-        let outcome = match (&self.failure, self.complete) {
-            (Some(_), _) => Outcome::Failed,
-            (None, true) => Outcome::Done,
-            (None, false) => Outcome::Stopped,
+        let outcome = match (&self.failure, &self.skipped, self.complete) {
+            (Some(_), _, _) => Outcome::Failed,
+            (None, Some(_), _) => Outcome::Skipped,
+            (None, None, true) => Outcome::Done,
+            (None, None, false) => Outcome::Stopped,
         };
+        self.parts[0].report.notes.extend(self.skipped.take());
         let mut failure = self.failure;
         let drift: Vec<DriftCount> = self
             .drift

@@ -389,10 +389,15 @@ impl TenantRun {
         &self.world.config
     }
 
+    /// Whether somebody asked for these resources by name, so that one that is not granted is a failure.
+    fn is_named(&self) -> bool {
+        self.config().tenant(&self.tenant).resources_named || !self.options.resources.is_empty()
+    }
+
     /// Chooses what can be read: enabled, wished for, granted.
     fn choose(&self, report: &mut TenantReport) -> Vec<Chosen> {
         let enabled = self.config().resources(&self.tenant);
-        let named = self.config().tenant(&self.tenant).resources_named || !self.options.resources.is_empty();
+        let named = self.is_named();
         for name in self.options.resources.iter().filter(|n| !enabled.iter().any(|r| r.name == **n)) {
             let error = ConfigError::Invalid {
                 place: format!("--resource {name}"),

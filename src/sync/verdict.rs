@@ -16,6 +16,7 @@ pub fn code(error: &SyncError) -> ExitCode {
         SyncError::Auth(e) => auth(e),
         SyncError::Extract(e) => match e {
             ExtractError::Auth(e) => auth(e),
+            ExtractError::WrongHost { .. } => ExitCode::Configuration,
             ExtractError::Forbidden { .. }
             | ExtractError::NotFound { .. }
             | ExtractError::Refused { .. }

@@ -608,7 +608,6 @@ async fn a_clock_that_jumps_never_makes_a_window_run_backwards() {
 }
 
 #[tokio::test(start_paused = true)]
-#[ignore = "a load's start is taken from our clock alone"]
 async fn a_first_load_under_a_wrong_clock_misses_no_later_change() {
     for jump in [3600, -3600] {
         let bench = connected(150).await;
