@@ -39,7 +39,7 @@ doc: ## build the documentation of the library
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --document-private-items
 
 bench: ## run the benches: decode a page, merge a partition, a whole sync
-	$(CARGO) bench
+	$(CARGO) bench --bench transform --bench load --bench sync
 
 build: ## build the release binary, target/release/hirelake
 	$(CARGO) build --release --locked
