@@ -331,8 +331,11 @@ fn no_resource(config: &Config, name: &ResourceName) -> CliError {
 
 fn print(text: &str) -> Result<ExitCode, CliError> {
     let failed = |source| CliError::Io { what: "writing to stdout".into(), hint: "the reader of the pipe went away", source };
-    writeln!(anstream::stdout(), "{text}").map_err(failed)?;
-    Ok(ExitCode::Done)
+    match writeln!(anstream::stdout(), "{text}") {
+        // `hirelake catalog | head` has seen enough.
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(ExitCode::Done),
+        written => written.map(|()| ExitCode::Done).map_err(failed),
+    }
 }
 
 fn logging(args: &Args) {
@@ -548,6 +551,7 @@ async fn watch(progress: Progress) {
 }
 
 async fn sandbox(args: Sandbox) -> Result<ExitCode, CliError> {
+    let callbacks = args.redirect_uri.iter().map(|u| format!("{u:?}")).collect::<Vec<_>>().join(", ");
     let client = sandbox::Client {
         id: "sandbox-client".into(),
         secret: "sandbox-secret".into(),
@@ -567,7 +571,7 @@ async fn sandbox(args: Sandbox) -> Result<ExitCode, CliError> {
     .await?;
     let url = running.url();
     print(&format!(
-        "# a pretend Lever is at {url}; end it with Ctrl-C. An app for hirelake.toml:\n\n[apps.main]\nenvironment   = \"sandbox\"\nclient_id     = \"sandbox-client\"\nclient_secret = {{ env = \"SANDBOX_SECRET\" }}   # sandbox-secret\nredirect_uris = [\"http://localhost:8914/callback\"]\napi_base      = \"{url}/v1\"\nauthorize     = \"{url}/authorize\"\ntoken         = \"{url}/oauth/token\"\nrevoke        = \"{url}/oauth/revoke\"\naudience      = \"{url}/v1/\""
+        "# a pretend Lever is at {url}; end it with Ctrl-C. An app for hirelake.toml:\n\n[apps.main]\nenvironment   = \"sandbox\"\nclient_id     = \"sandbox-client\"\nclient_secret = {{ env = \"SANDBOX_SECRET\" }}   # sandbox-secret\nredirect_uris = [{callbacks}]\napi_base      = \"{url}/v1\"\nauthorize     = \"{url}/authorize\"\ntoken         = \"{url}/oauth/token\"\nrevoke        = \"{url}/oauth/revoke\"\naudience      = \"{url}/v1/\""
     ))?;
     tokio::select! {
         () = running.wait() => {}

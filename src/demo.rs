@@ -133,8 +133,6 @@ fn configure(dir: &Path, url: &str, callback: &str) -> Result<Arc<Config>, CliEr
     let hex: String = key.iter().map(|b| format!("{b:02x}")).collect();
     private(&dir.join("vault.key"), &hex)?;
     private(&dir.join("client.secret"), "demo-secret")?;
-    let secret = dir.join("client.secret");
-    let secret = secret.canonicalize().unwrap_or(secret);
     let text = format!(
         r#"# Made by `hirelake demo`. The pretend Lever that it speaks of ended with the demo.
 lake  = "lake"
@@ -146,7 +144,7 @@ key = {{ file = "vault.key" }}
 [apps.demo]
 environment   = "sandbox"
 client_id     = "demo-client"
-client_secret = {{ file = {secret:?} }}
+client_secret = {{ file = "client.secret" }}
 redirect_uris = ["{callback}"]
 api_base      = "{url}/v1"
 authorize     = "{url}/authorize"

@@ -312,7 +312,7 @@ impl Checker<'_> {
         let provider = catalog::load(folder.as_deref())?;
         let mut apps = BTreeMap::new();
         for (name, app) in raw.apps {
-            let app = self.app(&provider, name.clone(), app)?;
+            let app = self.app(&provider, &base, name.clone(), app)?;
             apps.insert(name, app);
         }
         for (name, granularity) in &raw.partitions {
@@ -349,10 +349,7 @@ impl Checker<'_> {
             lake: place(raw.lake),
             state: place(raw.state),
             scratch: raw.scratch.map_or_else(std::env::temp_dir, |s| base.join(s)),
-            vault_key: match raw.vault.key {
-                SecretSource::File(f) => SecretSource::File(base.join(f)),
-                other => other,
-            },
+            vault_key: raw.vault.key.below(&base),
             provider,
             apps,
             tenants,
@@ -420,7 +417,7 @@ impl Checker<'_> {
         })
     }
 
-    fn app(&mut self, provider: &Provider, name: AppName, raw: RawApp) -> Result<App, ConfigError> {
+    fn app(&mut self, provider: &Provider, base: &Path, name: AppName, raw: RawApp) -> Result<App, ConfigError> {
         let section = format!("apps.{name}");
         let facts = provider.endpoints(raw.environment);
         let endpoints = Endpoints {
@@ -490,7 +487,7 @@ impl Checker<'_> {
             name,
             environment: raw.environment,
             client_id: raw.client_id,
-            client_secret: raw.client_secret,
+            client_secret: raw.client_secret.below(base),
             redirect_uris: raw.redirect_uris,
             endpoints,
             scopes,

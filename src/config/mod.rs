@@ -79,6 +79,14 @@ pub enum SecretSource {
 }
 
 impl SecretSource {
+    /// The same, a relative file meant from `folder`.
+    fn below(self, folder: &Path) -> Self {
+        match self {
+            Self::File(file) => Self::File(folder.join(file)),
+            other => other,
+        }
+    }
+
     /// Fetches the secret.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use arrow::array::{Array as _, AsArray as _};
-use arrow::datatypes::TimestampMicrosecondType;
+use arrow::datatypes::{Int8Type, TimestampMicrosecondType};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -24,7 +24,7 @@ use crate::load::{self, Deletion, KEY_SEPARATOR, Lake, LoadError, Merged, Runs, 
 use crate::plan::{Active, Filter, Splitter, Wish, Work, certain};
 use crate::report::{DriftCount, Failure, Outcome, ResourceReport};
 use crate::state::{Commit, CommitKind, Entry, PartitionFigures, Window};
-use crate::transform::{Decoder, Drift, Page};
+use crate::transform::{Decoder, Drift, KIND, KIND_READ, Page};
 
 /// Finished rows are merged at the latest after so long: a killed run loses no more than this and the windows under way.
 const FLUSH_EVERY: Duration = Duration::from_secs(30);
@@ -448,7 +448,11 @@ impl Group {
         self.parts[0].spill.add(job, &page.rows, seen_at, seq)?;
         for (name, rows) in page.extracted {
             if let Some(part) = self.parts.iter_mut().find(|p| p.resource.name == name) {
-                part.report.records += rows.num_rows() as u64;
+                // A marker says that a parent was read; it is no record.
+                let markers = rows.column_by_name(KIND).and_then(|k| k.as_primitive_opt::<Int8Type>()).map_or(0, |kinds| {
+                    kinds.iter().filter(|k| *k == Some(KIND_READ)).count()
+                });
+                part.report.records += (rows.num_rows() - markers) as u64;
                 part.spill.add(job, &rows, seen_at, seq)?;
             }
         }
