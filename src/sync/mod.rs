@@ -494,13 +494,16 @@ impl TenantRun {
     async fn work(&self, group: &mut Group) -> Result<(), SyncError> {
         group.prepare().await?;
         let overlap = self.config().overlap;
+        let mut listed = false;
         for work in plan::due(group.resource(), group.last(), self.bound, overlap, group.wish()) {
+            listed |= matches!(work, Work::Listing { .. });
             group.read(work, false).await?;
             if self.world.stop.is_cancelled() {
                 return Ok(());
             }
         }
-        if group.resource().mode == Mode::Full && group.is_complete() {
+        // A backfill lists nothing, and from nothing nothing is missing.
+        if listed && group.resource().mode == Mode::Full && group.is_complete() {
             group.absences().await?;
         }
         Ok(())
