@@ -3,5 +3,12 @@
 
 #![expect(unreachable_pub, reason = "a test binary exports nothing; `pub` says what the harness offers")]
 
+mod crash_recovery;
 mod harness;
 mod incremental;
+mod kill;
+mod lake;
+mod layout;
+mod lookups;
+mod tombstones;
+mod windows;
