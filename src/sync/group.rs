@@ -126,7 +126,8 @@ impl Group {
         let commit = parts[0].last.as_ref().map_or_else(empty, |l| Commit { run: run.run, backfilled: None, ..l.body.clone() });
         let mut wish = Wish { full: run.options.full, backfill: run.options.backfill };
         // A table that was enabled after its parent was loaded has no history yet: its parent is read anew.
-        let late = parts[0].last.is_some() && parts[1..].iter().any(|p| p.last.is_none());
+        let begun = parts[0].last.as_ref().is_some_and(|l| l.body.load_started.is_some());
+        let late = begun && parts[1..].iter().any(|p| p.last.is_none());
         if late && wish.backfill.is_none() && !wish.full {
             wish.full = true;
             parts[0].report.notes.push("read anew from the start, because a table taken out of it is new".into());
@@ -538,7 +539,9 @@ impl Group {
         self.commit.partitions.clone_from(&self.parts[0].partitions);
         for i in (0..self.parts.len()).rev() {
             let part = &mut self.parts[i];
-            if i > 0 && !part.touched && part.last.is_some() {
+            // A table that only a backfill wrote has no history yet: without a commit it is still known to be new.
+            let new_still = part.last.is_none() && self.commit.kind == CommitKind::Backfill;
+            if i > 0 && (new_still || !part.touched && part.last.is_some()) {
                 continue;
             }
             let commit = if i == 0 {
@@ -580,14 +583,17 @@ impl Group {
         }
         match &resource.item {
             Some(item) => {
-                let mut gone = Vec::new();
+                let (mut gone, asked) = (Vec::new(), absent.len());
                 for id in absent {
                     self.parts[0].report.requests += 1;
-                    if extract::exists(&run.session, &resource, item, &id).await? {
-                        self.parts[0].report.notes.push("a row that its listing skipped is still there by its id; it was kept".into());
-                    } else {
+                    if !extract::exists(&run.session, &resource, item, &id).await? {
                         gone.push(id);
                     }
+                }
+                let kept = asked - gone.len();
+                if kept > 0 {
+                    let note = format!("rows that the listing skipped and that are still there by their id, so they were kept: {kept}");
+                    self.parts[0].report.notes.push(note);
                 }
                 absent = gone;
             }

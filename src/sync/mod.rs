@@ -529,14 +529,17 @@ impl TenantRun {
     async fn work(&self, group: &mut Group) -> Result<(), SyncError> {
         group.prepare().await?;
         let overlap = self.config().overlap;
+        let mut listed = false;
         for work in plan::due(group.resource(), group.last(), self.bound, overlap, group.wish()) {
+            listed |= matches!(work, Work::Listing { .. });
             group.read(work, false).await?;
             if self.world.stop.is_cancelled() {
                 return Ok(());
             }
         }
-        // A record that could not be decoded is missing from what was seen, not from the listing.
-        if group.resource().mode == Mode::Full && group.is_complete() && group.is_clean() {
+        // A backfill lists nothing, and from nothing nothing is missing; a record that could not be decoded is missing from
+        // what was seen, not from the listing.
+        if listed && group.resource().mode == Mode::Full && group.is_complete() && group.is_clean() {
             group.absences().await?;
         }
         Ok(())
