@@ -3,5 +3,9 @@
 
 #![expect(unreachable_pub, reason = "a test binary exports nothing; `pub` says what the harness offers")]
 
+mod connect_flow;
 mod harness;
 mod incremental;
+mod secrets_unprinted;
+mod tenants_apart;
+mod token_refresh;
