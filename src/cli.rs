@@ -8,6 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
+use tracing_subscriber::filter::{FilterExt as _, filter_fn};
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::auth::connect::{Callback, Connected};
 use crate::auth::{Auth, AuthError};
@@ -18,7 +21,7 @@ use crate::names::{ResourceName, RunId, Tenant};
 use crate::report::{ExitCode, Failure, Progress, Report};
 use crate::sandbox;
 use crate::secret::Secret;
-use crate::state::{State, Window};
+use crate::state::{Lease, State, Window};
 use crate::status;
 use crate::store::StoreError;
 use crate::sync::{self, SyncError, World};
@@ -343,12 +346,19 @@ fn logging(args: &Args) {
     let default = if sync && !std::io::stderr().is_terminal() { "hirelake=info" } else { "hirelake=warn" };
     let filter = args.log.as_deref().unwrap_or(default);
     let filter = tracing_subscriber::EnvFilter::try_new(filter).unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    // A second initialisation, in tests, keeps the first.
-    let _ = match args.log_format {
-        LogFormat::Json => builder.json().with_current_span(true).with_span_list(false).try_init(),
-        LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).with_target(false).try_init(),
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = match args.log_format {
+        LogFormat::Json => lines.json().with_current_span(true).with_span_list(false).boxed(),
+        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).with_target(false).boxed(),
     };
+    // A second initialisation, in tests, keeps the first.
+    let _ = tracing_subscriber::registry().with(lines.with_filter(filter.and(filter_fn(is_ours_or_grave)))).try_init();
+}
+
+/// Whatever filter is asked for: below a warning only our own events are logged. Those of the crates below us may hold
+/// addresses with their query, headers or bodies.
+fn is_ours_or_grave(of: &tracing::Metadata<'_>) -> bool {
+    *of.level() <= tracing::Level::WARN || of.target() == "hirelake" || of.target().starts_with("hirelake::")
 }
 
 fn init(path: Option<PathBuf>, print_only: bool) -> Result<ExitCode, CliError> {
@@ -376,12 +386,25 @@ async fn connect(world: &World, args: Connect) -> Result<ExitCode, CliError> {
     let seed = |path: &PathBuf, what: &str| -> Result<Secret, CliError> {
         Ok(config::SecretSource::File(path.clone()).fetch(what)?)
     };
+    let release = async |lease: Arc<Lease>| {
+        auth.settled(tenant).await;
+        match Arc::into_inner(lease) {
+            Some(lease) => lease.release().await,
+            None => Ok(()),
+        }
+    };
     let connected = if let Some(path) = &args.api_key_file {
+        let key = seed(path, "the API key")?;
         let lease = Arc::new(state.lease(tenant, run).await?);
-        auth.seed_api_key(tenant, lease, seed(path, "the API key")?, args.force).await?
+        let connected = auth.seed_api_key(tenant, lease.clone(), key, args.force).await;
+        release(lease).await?;
+        connected?
     } else if let Some(path) = &args.refresh_token_file {
+        let token = seed(path, "the refresh token")?;
         let lease = Arc::new(state.lease(tenant, run).await?);
-        auth.seed_refresh_token(tenant, lease, seed(path, "the refresh token")?, args.force).await?
+        let connected = auth.seed_refresh_token(tenant, lease.clone(), token, args.force).await;
+        release(lease).await?;
+        connected?
     } else {
         let invitation = auth.invite(tenant)?;
         let callback = if args.paste || invitation.redirect_uri.scheme() == "https" {

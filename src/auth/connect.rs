@@ -3,6 +3,7 @@
 //! `state` is random and compared; the tokens are durable before anything is said to have worked. The page that customers
 //! open by themselves is another room's (`connect`); it ends in [`Auth::exchange`] too.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,11 +14,11 @@ use serde::Deserialize;
 use tokio::sync::mpsc;
 use url::Url;
 
-use super::{Auth, AuthError, CredentialKind, Grant, Standing, Tokens, token};
+use super::{Auth, AuthError, CredentialKind, Grant, Open, Standing, Tokens, token};
 use crate::catalog::{Mode, is_loopback};
 use crate::clock::Timestamp;
 use crate::config::App;
-use crate::http::{Answer, Budget, Judged, Priority};
+use crate::http::{self, Answer, Budget, Judged, Priority};
 use crate::names::Tenant;
 use crate::secret::Secret;
 use crate::state::Lease;
@@ -26,7 +27,7 @@ use crate::state::Lease;
 const PATIENCE: Duration = Duration::from_secs(15 * 60);
 
 /// A consent link and the secret that must come back with the answer.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Invitation {
     /// To be opened in a browser by a Super Admin of the customer.
     pub link: Url,
@@ -35,8 +36,15 @@ pub struct Invitation {
     state: Secret,
 }
 
+impl fmt::Debug for Invitation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The link holds the state.
+        f.debug_struct("Invitation").field("link", &http::address(&self.link)).finish_non_exhaustive()
+    }
+}
+
 /// What the provider sent the browser back with.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Clone, Default, Deserialize)]
 pub struct Callback {
     /// The one-time code.
     pub code: Option<String>,
@@ -44,6 +52,15 @@ pub struct Callback {
     pub state: Option<String>,
     /// `access_denied` and others.
     pub error: Option<String>,
+}
+
+impl fmt::Debug for Callback {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Callback")
+            .field("code", &self.code.is_some())
+            .field("error", &self.error.is_some())
+            .finish_non_exhaustive()
+    }
 }
 
 /// What a connect did.
@@ -113,7 +130,11 @@ impl Auth {
         }
         let port = uri.port_or_known_default().unwrap_or(80);
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await.map_err(|e| {
-            Self::connect_error(tenant, format!("port {port} of the callback cannot be listened on ({e})"), "end the program that holds it, or register another callback")
+            Self::connect_error(
+                tenant,
+                format!("port {port} of the callback cannot be listened on ({e})"),
+                "end the program that holds it, or register another callback",
+            )
         })?;
         let (sender, mut arrived) = mpsc::channel(1);
         let expected = Arc::new(invitation.state.clone());
@@ -158,7 +179,11 @@ impl Auth {
         }
         if let Some(error) = callback.error {
             let denied = error == "access_denied";
-            let why = if denied { "the consent was denied".to_owned() } else { "the provider refused the request".to_owned() };
+            let why = if denied {
+                "the consent was denied".to_owned()
+            } else {
+                "the provider refused the request".to_owned()
+            };
             let hint = if denied {
                 "a Super Admin of the customer must press Accept"
             } else {
@@ -166,9 +191,9 @@ impl Auth {
             };
             return Err(Self::connect_error(tenant, why, hint));
         }
-        let code = callback.code.ok_or_else(|| {
-            Self::connect_error(tenant, "the answer holds no code", "run the command again")
-        })?;
+        let code = callback
+            .code
+            .ok_or_else(|| Self::connect_error(tenant, "the answer holds no code", "run the command again"))?;
         let app = self.config.app(tenant)?.clone();
         let secret = app.client_secret.fetch(&format!("the client secret of app {}", app.name))?;
         let form = [
@@ -178,7 +203,9 @@ impl Auth {
         ];
         let issued = token::post(&self.client, &self.token_gate, &app, &secret, &form).await.map_err(|e| {
             let hint = match e {
-                super::TokenError::InvalidGrant => "the code is used, expired or of another callback: run the command again",
+                super::TokenError::InvalidGrant => {
+                    "the code is used, expired or of another callback: run the command again"
+                }
                 ref e => e.hint(),
             };
             Self::connect_error(tenant, e.to_string(), hint)
@@ -188,13 +215,25 @@ impl Auth {
             return Err(Self::connect_error(
                 tenant,
                 format!("the provider gave no refresh token; granted: {}", issued.scopes.join(" ")),
-                format!("register the scope `{offline}` for the app; a consent page that offers only `{offline}` means a wrong audience"),
+                format!(
+                    "register the scope `{offline}` for the app; a consent page that offers only `{offline}` means a wrong audience"
+                ),
             ));
         }
         let tokens = Tokens { access: issued.access, refresh: issued.refresh };
         let scopes = issued.scopes.clone();
-        self.store(tenant, lease, CredentialKind::OAuth, Some(&app), &tokens, issued.scopes, issued.account.clone(), Some(issued.expires_at), force)
-            .await?;
+        self.store(
+            tenant,
+            lease,
+            CredentialKind::OAuth,
+            Some(&app),
+            &tokens,
+            issued.scopes,
+            issued.account.clone(),
+            Some(issued.expires_at),
+            force,
+        )
+        .await?;
         Ok(Connected { missing: self.missing(tenant, &scopes), scopes, account: issued.account })
     }
 
@@ -205,11 +244,12 @@ impl Auth {
         needed.list.into_iter().filter(|s| !crate::catalog::scopes::opens(granted, s)).collect()
     }
 
-    /// Stores a refresh token that was had elsewhere, and refreshes it at once.
+    /// Stores a refresh token that was had elsewhere, and refreshes it at once. When that fails, a grant that worked before
+    /// is put back.
     ///
     /// # Errors
     ///
-    /// As [`Auth::open`].
+    /// As [`Auth::open`]; and when the token is of another account than before.
     pub async fn seed_refresh_token(
         self: &Arc<Self>,
         tenant: &Tenant,
@@ -218,22 +258,66 @@ impl Auth {
         force: bool,
     ) -> Result<Connected, AuthError> {
         let app = self.config.app(tenant)?.clone();
+        let former = self.state.grants(tenant).last::<Grant>().await?.map(|e| e.body);
         let tokens = Tokens { access: Secret::new(""), refresh: Some(seed) };
         self.store(tenant, &lease, CredentialKind::OAuth, Some(&app), &tokens, Vec::new(), None, None, force).await?;
-        let session = self.open(tenant, lease).await?;
-        let open = session.token(None).await?;
-        Ok(Connected {
-            missing: self.missing(tenant, &open.grant.scopes),
-            scopes: open.grant.scopes,
-            account: open.grant.account,
-        })
+        let opened = async { self.open(tenant, lease.clone()).await?.token(None).await }.await;
+        let known = former.as_ref().and_then(|f| f.account.as_deref());
+        match opened {
+            Ok(open) if force || known.is_none() || known == open.grant.account.as_deref() => Ok(Connected {
+                missing: self.missing(tenant, &open.grant.scopes),
+                scopes: open.grant.scopes,
+                account: open.grant.account,
+            }),
+            Ok(_) => {
+                self.put_back(tenant, &lease, former).await?;
+                Err(Self::other_account(tenant))
+            }
+            Err(error) => {
+                let worked = |g: &Grant| !matches!(g.standing, Standing::Dead { .. } | Standing::Disconnected);
+                self.put_back(tenant, &lease, former.filter(worked)).await?;
+                Err(match error {
+                    AuthError::Dead { why, .. } => Self::connect_error(
+                        tenant,
+                        format!("{why} to this refresh token"),
+                        "it was used, revoked, or is of another client; a grant that worked before was put back",
+                    ),
+                    error => error,
+                })
+            }
+        }
+    }
+
+    /// Makes a former grant the newest again, under a generation of its own.
+    async fn put_back(&self, tenant: &Tenant, lease: &Lease, former: Option<Grant>) -> Result<(), AuthError> {
+        let Some(mut grant) = former else { return Ok(()) };
+        lease.ensure().await?;
+        let vault = |source| AuthError::Vault { tenant: tenant.clone(), source };
+        let line = self.state.grants(tenant);
+        let last = line.last::<Grant>().await?;
+        let tokens = grant.tokens(&self.vault, tenant).map_err(vault)?;
+        let n = last.as_ref().map_or(0, |l| l.n);
+        grant.generation = last.map_or(grant.generation, |l| l.body.generation) + 1;
+        if let Some(tokens) = tokens {
+            grant.seal(&self.vault, tenant, &tokens).map_err(vault)?;
+        }
+        line.append(n, grant).await?;
+        Ok(())
+    }
+
+    fn other_account(tenant: &Tenant) -> AuthError {
+        Self::connect_error(
+            tenant,
+            "the grant is of another account than the one this tenant was connected to",
+            "choose the right account on the consent page, use another tenant name, or --force to replace it",
+        )
     }
 
     /// Stores an API key after one cheap call with it.
     ///
     /// # Errors
     ///
-    /// When the provider refuses the key.
+    /// When the provider refuses the key; what was stored before stays.
     pub async fn seed_api_key(
         self: &Arc<Self>,
         tenant: &Tenant,
@@ -242,18 +326,54 @@ impl Auth {
         force: bool,
     ) -> Result<Connected, AuthError> {
         let tokens = Tokens { access: key, refresh: None };
-        self.store(tenant, &lease, CredentialKind::ApiKey, None, &tokens, Vec::new(), None, None, force).await?;
-        let session = self.open(tenant, lease).await?;
         let listing = self.config.resources(tenant).into_iter().find(|r| r.mode == Mode::Full);
         if let Some(resource) = listing {
+            let grant = self.first(CredentialKind::ApiKey, None, Vec::new(), None, None);
+            let session = self.session(tenant, lease.clone(), None, Some(Open { n: 0, grant, tokens: tokens.clone() }));
             let query = [("limit".to_owned(), "1".to_owned())];
             let budget = Budget { attempts: 3, ..Budget::PAGE };
-            session.get(&resource.path, &query, Priority(0), &budget, |_: Answer| Judged::Take(())).await?;
+            session
+                .get(&resource.path, &query, Priority(0), &budget, |answer: Answer| {
+                    match http::meaning(answer.status) {
+                        http::Meaning::Fine | http::Meaning::Forbidden => Judged::Take(()),
+                        _ => Judged::Again(format!("status {}", answer.status)),
+                    }
+                })
+                .await?;
         }
+        self.store(tenant, &lease, CredentialKind::ApiKey, None, &tokens, Vec::new(), None, None, force).await?;
         Ok(Connected { scopes: Vec::new(), missing: Vec::new(), account: None })
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one call for the three ways to connect; each argument is a field of the entry")]
+    /// A grant of this moment, not sealed yet.
+    fn first(
+        &self,
+        kind: CredentialKind,
+        app: Option<&App>,
+        scopes: Vec<String>,
+        account: Option<String>,
+        expires_at: Option<Timestamp>,
+    ) -> Grant {
+        let now = self.clock.now();
+        Grant {
+            generation: 1,
+            kind,
+            client_id: app.map(|a| a.client_id.clone()).unwrap_or_default(),
+            environment: app.map_or(crate::catalog::Environment::Production, |a| a.environment),
+            sealed: None,
+            scopes,
+            account,
+            connected_at: now,
+            refreshed_at: now,
+            expires_at,
+            standing: Standing::Live { last_error: None },
+        }
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one call for the three ways to connect; each argument is a field of the entry"
+    )]
     async fn store(
         &self,
         tenant: &Tenant,
@@ -273,28 +393,14 @@ impl Auth {
             && stored != new
             && !force
         {
-            return Err(Self::connect_error(
-                tenant,
-                "the consent is for another account than the one this tenant was connected to",
-                "choose the right account on the consent page, use another tenant name, or --force to replace it",
-            ));
+            return Err(Self::other_account(tenant));
         }
-        let now = self.clock.now();
         let (n, generation) = last.as_ref().map_or((0, 0), |l| (l.n, l.body.generation));
-        let mut grant = Grant {
-            generation: generation + 1,
-            kind,
-            client_id: app.map(|a| a.client_id.clone()).unwrap_or_default(),
-            environment: app.map_or(crate::catalog::Environment::Production, |a| a.environment),
-            sealed: None,
-            scopes,
-            account: account.or_else(|| last.and_then(|l| l.body.account)),
-            connected_at: now,
-            refreshed_at: now,
-            expires_at,
-            standing: Standing::Live { last_error: None },
-        };
-        grant.seal(&self.vault, tenant, tokens).map_err(|source| AuthError::Vault { tenant: tenant.clone(), source })?;
+        let account = account.or_else(|| last.and_then(|l| l.body.account));
+        let mut grant = Grant { generation: generation + 1, ..self.first(kind, app, scopes, account, expires_at) };
+        grant
+            .seal(&self.vault, tenant, tokens)
+            .map_err(|source| AuthError::Vault { tenant: tenant.clone(), source })?;
         line.append(n, grant).await?;
         Ok(())
     }
@@ -310,7 +416,9 @@ async fn arrive(
     if callback.state.as_deref() != Some(expected.expose()) {
         return (
             StatusCode::BAD_REQUEST,
-            Html("<!doctype html><title>Hirelake</title><p>This answer does not belong to the request under way. Open the link that the command printed."),
+            Html(
+                "<!doctype html><title>Hirelake</title><p>This answer does not belong to the request under way. Open the link that the command printed.",
+            ),
         );
     }
     let page = if callback.error.is_some() {

@@ -3,8 +3,9 @@
 //!
 //! Guarantees: a refresh happens under the tenant's lease, one at a time in this process; an intent is durable before the
 //! request and the new tokens are durable before they are used; only `invalid_grant` marks a grant dead; an error that may
-//! have reached the provider costs at most one further request in this run and one in each later one. No token leaves this
-//! room but into a request's header.
+//! have reached the provider costs at most one further request in this run and one in each later one. A refresh that was
+//! begun is brought to its end even when the request that wanted it is given up. No token leaves this room but into a
+//! request's header.
 
 pub mod connect;
 mod grant;
@@ -15,6 +16,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::OwnedMutexGuard;
+use tracing::Instrument as _;
 use url::Url;
 
 pub use grant::{CredentialKind, Grant, Standing, Tokens};
@@ -44,7 +47,9 @@ pub enum AuthError {
         tenant: Tenant,
     },
     /// The provider said that the grant is gone.
-    #[error("the grant of tenant {tenant} is dead since {since}: {why}\nhint: a Super Admin of the customer must connect again: `hirelake connect {tenant}`")]
+    #[error(
+        "the grant of tenant {tenant} is dead since {since}: {why}\nhint: a Super Admin of the customer must connect again: `hirelake connect {tenant}`"
+    )]
     Dead {
         /// The tenant.
         tenant: Tenant,
@@ -76,9 +81,7 @@ pub enum AuthError {
         deaths: u32,
     },
     /// A fresh token is refused.
-    #[error(
-        "the provider refuses the {what} of tenant {tenant} on {address} (401)\nhint: {hint}"
-    )]
+    #[error("the provider refuses the {what} of tenant {tenant} on {address} (401)\nhint: {hint}")]
     Unauthorized {
         /// The tenant.
         tenant: Tenant,
@@ -146,6 +149,8 @@ pub struct Auth {
     /// Requests to the token endpoint, of all tenants together: a courtesy, its own limit is not known.
     token_gate: Gate,
     deaths: StdMutex<HashMap<AppName, u32>>,
+    /// What is refreshed, or may be, by tenant.
+    flights: StdMutex<HashMap<Tenant, Arc<tokio::sync::Mutex<Current>>>>,
 }
 
 impl Auth {
@@ -159,7 +164,11 @@ impl Auth {
         let vault = Vault::new(&key).map_err(|e| {
             let text = e.to_string();
             let (why, hint) = text.split_once("\nhint: ").unwrap_or((&text, ""));
-            ConfigError::Secret { what: format!("the vault key ({})", config.vault_key), why: why.into(), hint: hint.into() }
+            ConfigError::Secret {
+                what: format!("the vault key ({})", config.vault_key),
+                why: why.into(),
+                hint: hint.into(),
+            }
         })?;
         let client = Client::new(clock).map_err(|e| ConfigError::Secret {
             what: "the machine's certificates".into(),
@@ -167,7 +176,17 @@ impl Auth {
             hint: "install ca-certificates, or set SSL_CERT_FILE".into(),
         })?;
         let token_gate = Gate::new(clock, Rate { per_second: 10.0, burst: 10 });
-        Ok(Self { config, state, vault, client, clock, run, token_gate, deaths: StdMutex::default() })
+        Ok(Self {
+            config,
+            state,
+            vault,
+            client,
+            clock,
+            run,
+            token_gate,
+            deaths: StdMutex::default(),
+            flights: StdMutex::default(),
+        })
     }
 
     /// The vault, for what else must be sealed.
@@ -188,21 +207,39 @@ impl Auth {
             CredentialKind::OAuth => Some(self.config.app(tenant)?.clone()),
             CredentialKind::ApiKey => None,
         };
-        let secret = app.as_ref().map(|a| a.client_secret.fetch(&format!("the client secret of app {}", a.name))).transpose()?;
-        let session = Session {
-            auth: self.clone(),
-            tenant: tenant.clone(),
-            gate: Arc::new(Gate::new(self.clock, self.config.tenant(tenant).rate)),
-            endpoints: self.config.endpoints(tenant).clone(),
-            app: app.zip(secret),
-            lease,
-            line,
-            current: tokio::sync::Mutex::new(Current { entry: None, asked: 0 }),
-            scopes: StdMutex::default(),
-            date: StdMutex::default(),
-        };
+        let secret =
+            app.as_ref().map(|a| a.client_secret.fetch(&format!("the client secret of app {}", a.name))).transpose()?;
+        let session = self.session(tenant, lease, app.zip(secret), None);
         session.token(None).await?;
         Ok(session)
+    }
+
+    fn session(
+        self: &Arc<Self>,
+        tenant: &Tenant,
+        lease: Arc<Lease>,
+        app: Option<(App, Secret)>,
+        entry: Option<Open>,
+    ) -> Session {
+        let current = Arc::new(tokio::sync::Mutex::new(Current { entry, asked: 0 }));
+        self.flights().insert(tenant.clone(), current.clone());
+        let line = self.state.grants(tenant);
+        let keeper = Keeper { auth: self.clone(), tenant: tenant.clone(), app, lease, line, current };
+        Session {
+            keeper: Arc::new(keeper),
+            gate: Arc::new(Gate::new(self.clock, self.config.tenant(tenant).rate)),
+            endpoints: self.config.endpoints(tenant).clone(),
+            scopes: StdMutex::default(),
+            date: StdMutex::default(),
+        }
+    }
+
+    /// Waits until no refresh of the tenant is under way; its lease may be given back only then.
+    pub async fn settled(&self, tenant: &Tenant) {
+        let flight = self.flights().remove(tenant);
+        if let Some(flight) = flight {
+            drop(flight.lock().await);
+        }
     }
 
     async fn stored(&self, tenant: &Tenant, line: &Line) -> Result<Entry<Grant>, AuthError> {
@@ -225,29 +262,38 @@ impl Auth {
     fn deaths(&self) -> std::sync::MutexGuard<'_, HashMap<AppName, u32>> {
         self.deaths.lock().unwrap_or_else(PoisonError::into_inner)
     }
+    fn flights(&self) -> std::sync::MutexGuard<'_, HashMap<Tenant, Arc<tokio::sync::Mutex<Current>>>> {
+        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A tenant that may be asked for. Shared by all its tasks.
 #[derive(Debug)]
 pub struct Session {
-    auth: Arc<Auth>,
-    tenant: Tenant,
+    keeper: Arc<Keeper>,
     gate: Arc<Gate>,
     endpoints: Endpoints,
-    app: Option<(App, Secret)>,
-    lease: Arc<Lease>,
-    line: Line,
-    /// Held while refreshing: single flight inside the process.
-    current: tokio::sync::Mutex<Current>,
     scopes: StdMutex<Vec<String>>,
     /// The provider's clock against ours: its `Date` and our time when it came.
     date: StdMutex<Option<(Timestamp, Timestamp)>>,
 }
 
+/// Keeps one tenant's grant fresh.
+#[derive(Debug)]
+struct Keeper {
+    auth: Arc<Auth>,
+    tenant: Tenant,
+    app: Option<(App, Secret)>,
+    lease: Arc<Lease>,
+    line: Line,
+    /// Held while refreshing: single flight inside the process.
+    current: Arc<tokio::sync::Mutex<Current>>,
+}
+
 #[derive(Debug)]
 struct Current {
     entry: Option<Open>,
-    /// Requests of this run that may have reached the token endpoint and were not answered.
+    /// Requests of this run that may have been acted on and were not answered.
     asked: u32,
 }
 
@@ -262,7 +308,7 @@ impl Session {
     /// The tenant.
     #[must_use]
     pub fn tenant(&self) -> &Tenant {
-        &self.tenant
+        &self.keeper.tenant
     }
     /// Its permits.
     #[must_use]
@@ -272,7 +318,7 @@ impl Session {
     /// Its lease.
     #[must_use]
     pub fn lease(&self) -> &Arc<Lease> {
-        &self.lease
+        &self.keeper.lease
     }
 
     /// Whether `scope` is granted, as far as is known: an API key's permissions are not, so everything is tried.
@@ -286,7 +332,7 @@ impl Session {
     #[must_use]
     pub fn provider_now(&self) -> Option<Timestamp> {
         let seen = *self.date.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.map(|(date, at)| date.plus(self.auth.clock.now().since(at)))
+        seen.map(|(date, at)| date.plus(self.keeper.auth.clock.now().since(at)))
     }
 
     /// Reads `path` (below the API base) as the tenant. What `judge` gets is any answer that is neither "later" nor a 401
@@ -317,6 +363,7 @@ impl Session {
                 priority,
             };
             let answered = self
+                .keeper
                 .auth
                 .client
                 .send(&self.gate, budget, &call, |answer: Answer| {
@@ -334,22 +381,11 @@ impl Session {
                 .await?;
             match answered {
                 Some(value) => return Ok(value),
-                None if last || self.app.is_none() => break,
+                None if last || self.keeper.app.is_none() => break,
                 None => used = self.token(Some(&used.tokens.access)).await?,
             }
         }
-        Err(self.unauthorized(&url))
-    }
-
-    fn unauthorized(&self, url: &Url) -> AuthError {
-        let (what, hint) = match self.app {
-            Some(_) => (
-                "access token",
-                "a fresh token is refused too: the app may have been removed in the customer's settings, or the API host is of another environment than the token host",
-            ),
-            None => ("API key", "the key is wrong or was removed: `hirelake connect TENANT --api-key-file FILE` stores another"),
-        };
-        AuthError::Unauthorized { tenant: self.tenant.clone(), what, address: http::address(url), hint }
+        Err(self.keeper.unauthorized(&url))
     }
 
     fn credential(&self, open: &Open) -> Credential {
@@ -361,22 +397,58 @@ impl Session {
 
     /// A token that is good for a while. `refused` is one that the provider just answered with 401.
     async fn token(&self, refused: Option<&Secret>) -> Result<Open, AuthError> {
-        let mut current = self.current.lock().await;
-        let fresh = |open: &Open, now: Timestamp| {
-            let life = open.grant.kind == CredentialKind::ApiKey
-                || open.grant.expires_at.is_some_and(|e| e > now.plus(self.auth.config.refresh_margin));
-            life && !open.tokens.access.is_empty() && refused.is_none_or(|r| *r != open.tokens.access)
-        };
-        let now = self.auth.clock.now();
-        if let Some(open) = current.entry.as_ref().filter(|o| fresh(o, now)) {
+        let current = self.keeper.current.clone().lock_owned().await;
+        if let Some(open) = current.entry.as_ref().filter(|o| self.keeper.fresh(o, refused)) {
             return Ok(open.clone());
         }
+        let (keeper, refused) = (self.keeper.clone(), refused.cloned());
+        // A task of its own: who asked may be given up (a deadline, a failure beside it), and half a refresh costs the
+        // grant. `Auth::settled` waits for it.
+        let renewal = async move { keeper.renew(current, refused.as_ref()).await }.in_current_span();
+        let open = match tokio::spawn(renewal).await {
+            Ok(outcome) => outcome?,
+            Err(died) if died.is_panic() => std::panic::resume_unwind(died.into_panic()),
+            // The runtime is ending, and so are we.
+            Err(_) => std::future::pending().await,
+        };
+        self.scopes.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&open.grant.scopes);
+        Ok(open)
+    }
+}
+
+impl Keeper {
+    fn unauthorized(&self, url: &Url) -> AuthError {
+        let (what, hint) = match self.app {
+            Some(_) => (
+                "access token",
+                "a fresh token is refused too: the app may have been removed in the customer's settings, or the API host is of another environment than the token host",
+            ),
+            None => (
+                "API key",
+                "the key is wrong or was removed: `hirelake connect TENANT --api-key-file FILE` stores another",
+            ),
+        };
+        AuthError::Unauthorized { tenant: self.tenant.clone(), what, address: http::address(url), hint }
+    }
+
+    /// Whether the token has more life left than the margin. A margin above half of its whole life would have it
+    /// refreshed for every request.
+    fn fresh(&self, open: &Open, refused: Option<&Secret>) -> bool {
+        let (grant, access) = (&open.grant, &open.tokens.access);
+        let alive = grant.kind == CredentialKind::ApiKey
+            || grant.expires_at.is_some_and(|end| {
+                let margin = self.auth.config.refresh_margin.min(end.since(grant.refreshed_at) / 2);
+                end > self.auth.clock.now().plus(margin)
+            });
+        alive && !access.is_empty() && refused.is_none_or(|r| r != access)
+    }
+
+    async fn renew(&self, mut current: OwnedMutexGuard<Current>, refused: Option<&Secret>) -> Result<Open, AuthError> {
         // Look again: a keepalive before our lease, or a reconnect, may have stored newer tokens.
         let entry = self.auth.stored(&self.tenant, &self.line).await?;
         let open = self.unsealed(entry)?;
         let settled = matches!(open.grant.standing, Standing::Live { .. });
-        let open = if settled && fresh(&open, now) { open } else { self.refresh(&mut current, open).await? };
-        self.scopes.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&open.grant.scopes);
+        let open = if settled && self.fresh(&open, refused) { open } else { self.refresh(&mut current, open).await? };
         current.entry = Some(open.clone());
         Ok(open)
     }
@@ -403,13 +475,16 @@ impl Session {
     /// The refresh protocol, under the lease and the process's lock.
     async fn refresh(&self, current: &mut Current, mut open: Open) -> Result<Open, AuthError> {
         let Some((app, secret)) = &self.app else {
-            return Err(self.unauthorized(&self.endpoints.api_base));
+            return Err(self.unauthorized(&self.auth.config.endpoints(&self.tenant).api_base));
         };
         let Some(refresh) = open.tokens.refresh.clone() else {
             return Err(AuthError::Dead {
                 tenant: self.tenant.clone(),
                 since: open.grant.refreshed_at,
-                why: format!("it has no refresh token; was `{}` granted?", self.auth.config.provider.oauth.offline_scope),
+                why: format!(
+                    "it has no refresh token; was `{}` granted?",
+                    self.auth.config.provider.oauth.offline_scope
+                ),
             });
         };
         let deaths = self.auth.deaths().get(&app.name).copied().unwrap_or(0);
@@ -418,10 +493,11 @@ impl Session {
         }
         let failed = |source| AuthError::Refresh { tenant: self.tenant.clone(), app: app.name.clone(), source };
         // A lost answer, ours or of a run before us, leaves one further request.
-        let earlier = match &open.grant.standing {
-            Standing::Uncertain { .. } => true,
-            Standing::Refreshing { run } => *run != self.auth.run,
-            _ => false,
+        let now = self.auth.clock.now();
+        let (earlier, since) = match &open.grant.standing {
+            Standing::Uncertain { since, .. } => (true, *since),
+            Standing::Refreshing { run } => (*run != self.auth.run, now),
+            _ => (false, now),
         };
         let allowed = if earlier { 1 } else { 2 };
         let mut unreachable = 0;
@@ -435,6 +511,7 @@ impl Session {
             }
             self.lease.ensure().await?;
             open = self.stand(open, Standing::Refreshing { run: self.auth.run }).await?;
+            current.asked += 1;
             let form = [("grant_type", "refresh_token"), ("refresh_token", refresh.expose())];
             let error = match token::post(&self.auth.client, &self.auth.token_gate, app, secret, &form).await {
                 Ok(issued) => {
@@ -454,11 +531,6 @@ impl Session {
                     return Err(AuthError::Dead { tenant: self.tenant.clone(), since, why });
                 }
                 TokenError::Unanswered(why) => {
-                    current.asked += 1;
-                    let since = match &open.grant.standing {
-                        Standing::Uncertain { since, .. } => *since,
-                        _ => self.auth.clock.now(),
-                    };
                     open = self.stand(open, Standing::Uncertain { since, why: why.clone() }).await?;
                     if current.asked >= allowed {
                         return Err(failed(error));
@@ -467,12 +539,14 @@ impl Session {
                 }
                 TokenError::Unreachable(_) | TokenError::Throttled if unreachable + 1 < UNREACHABLE_TRIES => {
                     unreachable += 1;
+                    current.asked -= 1;
                     tokio::time::sleep(Duration::from_secs(1 << unreachable)).await;
                 }
                 _ => {
                     // Nothing was consumed; but what was uncertain before stays so.
+                    current.asked -= 1;
                     let standing = if earlier {
-                        Standing::Uncertain { since: self.auth.clock.now(), why: error.to_string() }
+                        Standing::Uncertain { since, why: error.to_string() }
                     } else {
                         Standing::Live { last_error: Some(error.to_string()) }
                     };

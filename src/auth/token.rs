@@ -67,12 +67,18 @@ impl TokenError {
         match self {
             Self::InvalidGrant => "a Super Admin of the customer must connect again: `hirelake connect TENANT`",
             Self::WrongSecret => "correct the app's client_secret; no grant was harmed",
-            Self::UnknownClient => "check client_id and environment: sandbox and production are separate apps; no grant was harmed",
-            Self::ClientNotAllowed => "enable the authorization-code and refresh-token grants for this app at the provider; no grant was harmed",
+            Self::UnknownClient => {
+                "check client_id and environment: sandbox and production are separate apps; no grant was harmed"
+            }
+            Self::ClientNotAllowed => {
+                "enable the authorization-code and refresh-token grants for this app at the provider; no grant was harmed"
+            }
             Self::Malformed => "this is a bug: please report it with the version of hirelake; no grant was harmed",
             Self::Unreachable(_) => "check the network, DNS and proxy of this machine; no grant was harmed",
             Self::Throttled => "run again later; no grant was harmed",
-            Self::Unanswered(_) => "run again later: the next run asks once more, and the grant is kept until the provider says that it is gone",
+            Self::Unanswered(_) => {
+                "run again later: the next run asks once more, and the grant is kept until the provider says that it is gone"
+            }
             Self::Refused(_) => "check the app's hosts and credentials; no grant was harmed",
         }
     }
@@ -234,7 +240,8 @@ mod tests {
 
     #[test]
     fn an_account_is_read_from_the_claims() {
-        let claims = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(r#"{"https://oauth.lever.co/accountId":"acc-1","sub":"x"}"#);
+        let claims = base64::engine::general_purpose::URL_SAFE_NO_PAD
+            .encode(r#"{"https://oauth.lever.co/accountId":"acc-1","sub":"x"}"#);
         assert_eq!(account(&format!("h.{claims}.s")).as_deref(), Some("acc-1"));
         for odd in ["", "opaque", "a.b", "a.!!.c", "h.e30.s"] {
             assert_eq!(account(odd), None);
@@ -243,7 +250,9 @@ mod tests {
 
     #[test]
     fn a_lifetime_is_believed_within_reason() {
-        let life = |v: &str| judge(&answer(200, &format!(r#"{{"access_token":"x","expires_in":{v}}}"#))).unwrap().expires_at.ms();
+        let life = |v: &str| {
+            judge(&answer(200, &format!(r#"{{"access_token":"x","expires_in":{v}}}"#))).unwrap().expires_at.ms()
+        };
         assert_eq!(life("60"), 60_000);
         assert_eq!(life("\"60\""), 60_000);
         assert_eq!(life("null"), 3_600_000);

@@ -103,7 +103,8 @@ impl State {
             Lock::Held(lock) => Some(lock),
             Lock::Absent => None,
             Lock::Busy => {
-                let last = line.last::<Body>().await?;
+                // Whoever holds the lock may not have written its entry yet.
+                let last = line.last::<Body>().await?.filter(|l| !l.body.released);
                 return Err(busy(last.as_ref().map(|l| &l.body), Duration::ZERO));
             }
         };
@@ -146,7 +147,10 @@ impl State {
         self.store().create(&path, Bytes::from_static(b"what time is it")).await?;
         let now = self.store().modified(&path).await?;
         self.store().remove(&path).await?;
-        now.ok_or_else(|| StateError::Corrupt { path: path.to_string(), why: "a probe that was just written is gone".into() })
+        now.ok_or_else(|| StateError::Corrupt {
+            path: path.to_string(),
+            why: "a probe that was just written is gone".into(),
+        })
     }
 
     fn lock(&self, tenant: &Tenant) -> Result<Lock, StateError> {
@@ -227,6 +231,7 @@ impl Lease {
                 inner.renewed = renewed;
                 Ok(())
             }
+            Err(StateError::Lost { .. }) if self.catch_up(inner).await? => Ok(()),
             Err(StateError::Lost { .. }) => {
                 inner.lost = true;
                 self.check(inner)
@@ -235,19 +240,34 @@ impl Lease {
         }
     }
 
+    /// Whether the newest entry is a beat of our own whose end we did not see, because the task that wrote it was given up.
+    /// When it was written is not known, so the term is not thought renewed.
+    async fn catch_up(&self, inner: &mut Inner) -> Result<bool, StateError> {
+        let last = self.line.last::<Body>().await?;
+        let ours = last.filter(|l| l.body.owner == self.body.owner && !l.body.released);
+        if let Some(entry) = &ours {
+            inner.n = entry.n;
+        }
+        Ok(ours.is_some())
+    }
+
     /// Gives the tenant back.
     ///
     /// # Errors
     ///
     /// When the state cannot be written; the lease then ends by itself.
     pub async fn release(self) -> Result<(), StateError> {
-        let inner = self.inner.lock().await;
+        let mut inner = self.inner.lock().await;
         if inner.lost {
             return Ok(());
         }
         let released = Body { released: true, ..self.body.clone() };
-        match self.line.append(inner.n, released).await {
-            Ok(_) | Err(StateError::Lost { .. }) => Ok(()),
+        match self.line.append(inner.n, released.clone()).await {
+            Ok(_) => Ok(()),
+            Err(StateError::Lost { .. }) if self.catch_up(&mut inner).await? => {
+                self.line.append(inner.n, released).await.map(|_| ())
+            }
+            Err(StateError::Lost { .. }) => Ok(()),
             Err(e) => Err(e),
         }
     }
@@ -289,6 +309,24 @@ mod tests {
         let state = state(&store);
         let tenant: Tenant = "acme".parse().unwrap();
         drop(state.lease(&tenant, RunId::new()).await.unwrap());
+        state.lease(&tenant, RunId::new()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_beat_that_was_given_up_half_way_is_nobody_elses() {
+        let state = state(&Store::memory());
+        let tenant: Tenant = "acme".parse().unwrap();
+        let lease = state.lease(&tenant, RunId::new()).await.unwrap();
+        // The entry stands, and who wrote it did not live to see it.
+        let beat_unseen = async |lease: &Lease| {
+            let n = lease.inner.lock().await.n;
+            lease.line.append(n, lease.body.clone()).await.unwrap();
+        };
+        beat_unseen(&lease).await;
+        lease.beat(&mut *lease.inner.lock().await).await.unwrap();
+        lease.beat(&mut *lease.inner.lock().await).await.unwrap();
+        beat_unseen(&lease).await;
+        lease.release().await.unwrap();
         state.lease(&tenant, RunId::new()).await.unwrap();
     }
 

@@ -279,7 +279,7 @@ impl TenantJob {
                 return report;
             }
         };
-        let (state, run, clock) = (self.state.clone(), self.run, self.world.clock);
+        let (state, run, clock, auth) = (self.state.clone(), self.run, self.world.clock, self.auth.clone());
         tokio::select! {
             lost = lease.keep() => report.failures.push(fail(None, &lost.into())),
             outcome = self.held(lease.clone(), &mut report) => {
@@ -288,6 +288,7 @@ impl TenantJob {
                 }
             }
         }
+        auth.settled(&tenant).await;
         for failure in &report.failures {
             tracing::error!(resource = failure.resource.as_ref().map(tracing::field::display), hint = failure.hint, "{}", failure.what);
         }

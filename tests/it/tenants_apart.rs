@@ -1,0 +1,111 @@
+//! What happens to one tenant is no other's business.
+
+use std::time::Duration;
+
+use hirelake::names::RunId;
+use hirelake::report::ExitCode;
+use hirelake::sandbox::{AccountSize, Action, Fault};
+use hirelake::sync::{LastRun, Options};
+use insta::assert_snapshot;
+
+use crate::harness::{Bench, Setup, tenant};
+
+async fn two() -> Bench {
+    let accounts = vec![AccountSize::new("acme", 120), AccountSize::new("birch", 60)];
+    let bench = Setup { accounts, latency: Duration::from_millis(200), ..Setup::default() }.start().await;
+    bench.connect("acme").await;
+    bench.connect("birch").await;
+    bench.pass(Duration::from_secs(3600)).await;
+    bench
+}
+
+/// How long the tenant's part of the newest run took, from its beginning.
+async fn took(bench: &Bench, name: &str, started: hirelake::clock::Timestamp) -> Duration {
+    bench.state().runs(&tenant(name)).last::<LastRun>().await.unwrap().unwrap().body.ended.since(started)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_grant_disturbs_nobody_else() {
+    let bench = two().await;
+    bench.control.revoke("birch");
+    let report = bench.sync_with(Options::default()).await;
+    assert_eq!(report.code, ExitCode::Partial);
+    assert!(report.tenants[&tenant("acme")].failures.is_empty());
+    assert_eq!(report.tenants[&tenant("birch")].failures[0].code, ExitCode::Reconnect);
+    bench.assert_right("acme").await;
+    assert!(bench.batches("birch", "opportunities").await.is_empty());
+    let failed: serde_json::Value = serde_json::from_str(&report.summary()).unwrap();
+    assert_eq!((&failed["exit"], &failed["failed"]), (&3.into(), &serde_json::json!(["birch"])));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_for_one_does_not_delay_another() {
+    let alone = {
+        let bench = two().await;
+        let report = bench.sync_with(Options::default()).await;
+        took(&bench, "acme", report.started).await
+    };
+    for route in ["GET /v1/", "POST /oauth/token"] {
+        let bench = two().await;
+        let action = Action::Status { code: 503, body: None, retry_after: Some("90".into()) };
+        bench.control.fault(Fault { route: route.into(), account: Some("birch".into()), skip: 0, times: 0, action });
+        let report = bench.sync_with(Options::default()).await;
+        assert_eq!(report.code, ExitCode::Partial, "{route}");
+        assert!(report.tenants[&tenant("birch")].failures.iter().all(|f| f.code == ExitCode::Provider));
+        bench.assert_right("acme").await;
+        let acme = took(&bench, "acme", report.started).await;
+        assert!(acme <= alone + Duration::from_secs(1), "{route}: {acme:?}, and {alone:?} alone");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_corrupt_state_stops_its_own_tenant_only() {
+    let bench = two().await;
+    let folder = bench.dir.path().join("state/grants/birch");
+    let newest = std::fs::read_dir(&folder).unwrap().map(|e| e.unwrap().path()).min().unwrap();
+    std::fs::write(&newest, "{\"n\": 1, \"non").unwrap();
+    let report = bench.sync_with(Options::default()).await;
+    assert_eq!(report.code, ExitCode::Partial);
+    assert_snapshot!(report.tenants[&tenant("birch")].failures[0], @r"
+    state entry grants/birch/999999999999998.json cannot be read: it is cut short at line 1, column 13
+    hint: the entry was changed or cut by something else than hirelake; restore it from a backup, or move it away so that the entry before it counts again
+    ");
+    bench.assert_right("acme").await;
+    assert_eq!(std::fs::read_to_string(&newest).unwrap(), "{\"n\": 1, \"non", "nothing is reset");
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_runs_on_one_tenant_one_works_and_the_other_is_told_so_at_once() {
+    let bench = two().await;
+    let only = || Options { tenants: vec![tenant("acme")], ..Options::default() };
+    let late = async {
+        bench.pass(Duration::from_millis(50)).await;
+        bench.sync_with(only()).await
+    };
+    let (works, busy) = tokio::join!(bench.sync_with(only()), late);
+    assert_eq!((works.code, busy.code), (ExitCode::Done, ExitCode::Busy));
+    assert!(busy.ended.since(busy.started) < Duration::from_millis(100));
+    let said = busy.troubles().join("\n");
+    assert!(said.contains(&format!("run {} ", works.run)), "{said}");
+    bench.assert_right("acme").await;
+    // Also when both begin in one moment.
+    let (one, other) = tokio::join!(bench.sync_with(only()), bench.sync_with(only()));
+    let mut codes = [one.code, other.code];
+    codes.sort();
+    assert_eq!(codes, [ExitCode::Done, ExitCode::Busy]);
+    // Its hold ends with it.
+    bench.sync().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_busy_tenant_leaves_the_others_their_sync() {
+    let bench = two().await;
+    let held = bench.state().lease(&tenant("birch"), RunId::new()).await.unwrap();
+    let report = bench.sync_with(Options::default()).await;
+    assert_eq!(report.code, ExitCode::Partial);
+    assert_eq!(report.tenants[&tenant("birch")].failures[0].code, ExitCode::Busy);
+    bench.assert_right("acme").await;
+    held.release().await.unwrap();
+    bench.sync().await;
+    bench.assert_right("birch").await;
+}
