@@ -17,6 +17,7 @@ use crate::auth::{Auth, AuthError};
 use crate::catalog;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{self, Config, ConfigError};
+use crate::demo;
 use crate::names::{ResourceName, RunId, Tenant};
 use crate::report::{ExitCode, Failure, Progress, Report};
 use crate::sandbox;
@@ -25,7 +26,6 @@ use crate::state::{Lease, State, Window};
 use crate::status;
 use crate::store::StoreError;
 use crate::sync::{self, SyncError, World};
-use crate::demo;
 
 /// Exit codes, as `--help` tells them.
 const AFTER_HELP: &str = "Exit codes: 0 done, 2 usage or configuration, 3 partial, 4 a customer must reconnect, 5 busy, \
@@ -308,7 +308,10 @@ async fn command(args: Args) -> Result<ExitCode, CliError> {
                 return Err(no_resource(&world.config, &resource));
             }
             for (tenant, done) in sync::relay(&world, &resource).await? {
-                print(&format!("{tenant}: {} rows, {} files before, {} now", done.rows, done.files_before, done.files_after))?;
+                print(&format!(
+                    "{tenant}: {} rows, {} files before, {} now",
+                    done.rows, done.files_before, done.files_after
+                ))?;
             }
             Ok(ExitCode::Done)
         }
@@ -333,7 +336,8 @@ fn no_resource(config: &Config, name: &ResourceName) -> CliError {
 }
 
 fn print(text: &str) -> Result<ExitCode, CliError> {
-    let failed = |source| CliError::Io { what: "writing to stdout".into(), hint: "the reader of the pipe went away", source };
+    let failed =
+        |source| CliError::Io { what: "writing to stdout".into(), hint: "the reader of the pipe went away", source };
     match writeln!(anstream::stdout(), "{text}") {
         // `hirelake catalog | head` has seen enough.
         Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(ExitCode::Done),
@@ -345,7 +349,8 @@ fn logging(args: &Args) {
     let sync = matches!(args.command, Command::Sync(_));
     let default = if sync && !std::io::stderr().is_terminal() { "hirelake=info" } else { "hirelake=warn" };
     let filter = args.log.as_deref().unwrap_or(default);
-    let filter = tracing_subscriber::EnvFilter::try_new(filter).unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
+    let filter =
+        tracing_subscriber::EnvFilter::try_new(filter).unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let lines = match args.log_format {
         LogFormat::Json => lines.json().with_current_span(true).with_span_list(false).boxed(),
@@ -371,11 +376,18 @@ fn init(path: Option<PathBuf>, print_only: bool) -> Result<ExitCode, CliError> {
             what: format!("{} is already there", path.display()),
             hint: "nothing was changed; remove it first, or print the template with --print".into(),
         },
-        _ => CliError::Io { what: format!("writing {}", path.display()), hint: "check that this user may write there", source },
+        _ => CliError::Io {
+            what: format!("writing {}", path.display()),
+            hint: "check that this user may write there",
+            source,
+        },
     };
     let mut file = std::fs::File::options().write(true).create_new(true).open(&path).map_err(io)?;
     file.write_all(config::TEMPLATE.as_bytes()).map_err(io)?;
-    print(&format!("wrote {}; next: set the client id, the two secrets, then `hirelake connect TENANT`", path.display()))
+    print(&format!(
+        "wrote {}; next: set the client id, the two secrets, then `hirelake connect TENANT`",
+        path.display()
+    ))
 }
 
 async fn connect(world: &World, args: Connect) -> Result<ExitCode, CliError> {
@@ -408,7 +420,10 @@ async fn connect(world: &World, args: Connect) -> Result<ExitCode, CliError> {
     } else {
         let invitation = auth.invite(tenant)?;
         let callback = if args.paste || invitation.redirect_uri.scheme() == "https" {
-            note(&format!("Open this link as a Super Admin of the customer:\n\n{}\n\nThen paste the address on which the browser ended:", invitation.link));
+            note(&format!(
+                "Open this link as a Super Admin of the customer:\n\n{}\n\nThen paste the address on which the browser ended:",
+                invitation.link
+            ));
             pasted()?
         } else {
             if args.no_browser || open::that_detached(invitation.link.as_str()).is_err() {
@@ -460,7 +475,10 @@ async fn sync(world: World, args: Sync) -> Result<ExitCode, CliError> {
     }
     let backfill = args.from.map(|from| Window::new(Some(from), args.to.unwrap_or_else(|| world.clock.now())));
     if backfill.is_some_and(|w| w.is_empty()) {
-        return Err(CliError::Usage { what: "--from is not before --to".into(), hint: "give a window with something in it".into() });
+        return Err(CliError::Usage {
+            what: "--from is not before --to".into(),
+            hint: "give a window with something in it".into(),
+        });
     }
     let options = sync::Options {
         tenants: args.tenant,
@@ -490,7 +508,10 @@ async fn sync(world: World, args: Sync) -> Result<ExitCode, CliError> {
 
 /// The watchers never end before the work does; should one, that is a bug and says so.
 fn unreachable_watch() -> Result<Report, CliError> {
-    Err(CliError::Usage { what: "a watcher of the run ended early".into(), hint: "this is a bug of hirelake; please report it".into() })
+    Err(CliError::Usage {
+        what: "a watcher of the run ended early".into(),
+        hint: "this is a bug of hirelake; please report it".into(),
+    })
 }
 
 fn finish(report: &Report, path: Option<&std::path::Path>) -> Result<ExitCode, CliError> {
@@ -555,7 +576,10 @@ async fn watch(progress: Progress) {
                 Some(bars) => {
                     let bar = shown.entry((tenant.clone(), resource.clone())).or_insert_with(|| {
                         let style = indicatif::ProgressStyle::with_template("{spinner} {msg} {elapsed}");
-                        bars.add(indicatif::ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| indicatif::ProgressStyle::default_spinner())))
+                        bars.add(
+                            indicatif::ProgressBar::new_spinner()
+                                .with_style(style.unwrap_or_else(|_| indicatif::ProgressStyle::default_spinner())),
+                        )
                     });
                     bar.set_message(text);
                     bar.tick();

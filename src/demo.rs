@@ -183,7 +183,9 @@ async fn connect(world: &World, tenant: &Tenant) -> Result<(), CliError> {
     let browser = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build();
     let answer = browser.map_err(|_| usage("a browser could not be pretended"))?.get(link).send().await;
     let location = answer.ok().and_then(|a| Some(a.headers().get("location")?.to_str().ok()?.to_owned()));
-    let back = location.and_then(|l| url::Url::parse(&l).ok()).ok_or_else(|| usage("the consent page did not send the browser back"))?;
+    let back = location
+        .and_then(|l| url::Url::parse(&l).ok())
+        .ok_or_else(|| usage("the consent page did not send the browser back"))?;
     let lease = state.lease(tenant, run).await?;
     auth.exchange(tenant, &lease, &invitation, Callback::from_url(&back), false).await?;
     lease.release().await?;

@@ -44,7 +44,9 @@ pub enum ExtractError {
         hint: &'static str,
     },
     /// 404.
-    #[error("tenant {tenant}: {resource} is not there (404 on {path})\nhint: the account may not have this feature, or the path in the catalogue is wrong")]
+    #[error(
+        "tenant {tenant}: {resource} is not there (404 on {path})\nhint: the account may not have this feature, or the path in the catalogue is wrong"
+    )]
     NotFound {
         /// The tenant.
         tenant: Tenant,
@@ -68,7 +70,9 @@ pub enum ExtractError {
         hint: &'static str,
     },
     /// The paging makes no sense.
-    #[error("tenant {tenant}: the pages of {resource} make no sense at page {page}: {why}\nhint: run again; what was read before this window is safe. If it stays, report it to the provider")]
+    #[error(
+        "tenant {tenant}: the pages of {resource} make no sense at page {page}: {why}\nhint: run again; what was read before this window is safe. If it stays, report it to the provider"
+    )]
     Paging {
         /// The tenant.
         tenant: Tenant,
@@ -132,7 +136,12 @@ pub struct Pager<'a> {
 impl<'a> Pager<'a> {
     /// Pages of `resource` under `filter` parameters, with these of its expands.
     #[must_use]
-    pub fn new(session: &'a Session, resource: &'a Resource, filter: Vec<(String, String)>, expands: &[String]) -> Self {
+    pub fn new(
+        session: &'a Session,
+        resource: &'a Resource,
+        filter: Vec<(String, String)>,
+        expands: &[String],
+    ) -> Self {
         let mut query = resource.query.clone();
         query.extend(expands.iter().map(|e| ("expand".to_owned(), e.clone())));
         query.extend(filter);
@@ -264,7 +273,9 @@ fn refused(tenant: &Tenant, resource: &Resource, path: &str, answer: &Answer) ->
                 return ExtractError::WrongHost { tenant, path, hint };
             }
             let hint = match &resource.scope {
-                Some(scope) => format!("it needs the scope {scope}: add it to the app at the provider and let the customer connect again; or leave {name} out of the tenant's resources"),
+                Some(scope) => format!(
+                    "it needs the scope {scope}: add it to the app at the provider and let the customer connect again; or leave {name} out of the tenant's resources"
+                ),
                 None => format!("the account or key has no access to it; leave {name} out of the tenant's resources"),
             };
             ExtractError::Forbidden { tenant, resource: name, path, hint }
@@ -272,7 +283,9 @@ fn refused(tenant: &Tenant, resource: &Resource, path: &str, answer: &Answer) ->
         Meaning::NotFound => ExtractError::NotFound { tenant, resource: name, path },
         _ => {
             let hint = match answer.status {
-                400 => "a parameter in the catalogue is not what the provider takes; if the catalogue is the embedded one, report it",
+                400 => {
+                    "a parameter in the catalogue is not what the provider takes; if the catalogue is the embedded one, report it"
+                }
                 422 => "the provider could not process it; run again, and report it to the provider if it stays",
                 _ => "the provider does not say why; run again, and report it if it stays",
             };

@@ -192,7 +192,11 @@ impl Splitter {
         near.sort_by_key(|(from, to, _)| (from.ms() - t.ms()).abs().min((to.ms() - t.ms()).abs()));
         near.truncate(2);
         if near.is_empty() {
-            near = active.iter().filter(|a| a.rows > 0).filter_map(|a| Some((a.window.from?, a.window.to, a.rows))).collect();
+            near = active
+                .iter()
+                .filter(|a| a.rows > 0)
+                .filter_map(|a| Some((a.window.from?, a.window.to, a.rows)))
+                .collect();
         }
         let length: i64 = near.iter().map(|(from, to, _)| to.ms() - from.ms()).sum();
         let rows: u64 = near.iter().map(|(_, _, n)| n).sum();
@@ -259,9 +263,10 @@ impl Splitter {
     #[must_use]
     pub fn left(&self, active: &Active, page: u64) -> u32 {
         let page = page.max(1);
-        let expected = active.window.from.and_then(|from| {
-            Some(self.density(active.window.to, &[])?.0 * (active.window.to.ms() - from.ms()) as f64)
-        });
+        let expected = active
+            .window
+            .from
+            .and_then(|from| Some(self.density(active.window.to, &[])?.0 * (active.window.to.ms() - from.ms()) as f64));
         let pages = match expected {
             Some(rows) if rows > active.rows as f64 => (rows as u64 - active.rows).div_ceil(page),
             // Longer than expected: a quarter more of what it held so far.
@@ -329,7 +334,11 @@ mod tests {
         {
             let (windows, pages) = play(even(total, years), 4);
             let extra = pages - total.div_ceil(100);
-            assert!(extra <= most_extra, "{total} rows over {years} years: {extra} extra pages, {} windows", windows.len());
+            assert!(
+                extra <= most_extra,
+                "{total} rows over {years} years: {extra} extra pages, {} windows",
+                windows.len()
+            );
         }
     }
 
@@ -359,7 +368,12 @@ mod tests {
                 let seen: Vec<Active> = chains.iter().map(|c| c.active).collect();
                 let Some(window) = splitter.next(&seen) else { break };
                 windows += 1;
-                chains.push(Chain { active: Active { window, rows: 0 }, total: rows_at(window), ready: 0, asked: false });
+                chains.push(Chain {
+                    active: Active { window, rows: 0 },
+                    total: rows_at(window),
+                    ready: 0,
+                    asked: false,
+                });
             }
             if chains.is_empty() {
                 break;
@@ -386,7 +400,9 @@ mod tests {
             for (total, years) in [(20_000, 3), (20_000, 4), (20_000, 5), (20_000, 8), (20_000, 10)] {
                 let (pages, windows, ratio) = timed(even(total, years), latency, at_once);
                 let extra = pages - 10 - total / 100;
-                let told = format!("{total} rows over {years} years at {latency} ms: {windows} windows, {extra} extra pages, {ratio:.3}");
+                let told = format!(
+                    "{total} rows over {years} years at {latency} ms: {windows} windows, {extra} extra pages, {ratio:.3}"
+                );
                 assert!(ratio <= most && extra <= 10, "{told}");
             }
         }

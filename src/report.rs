@@ -239,7 +239,9 @@ impl Report {
             }
             if own.is_empty() {
                 fine += 1;
-            } else if parts_done && t.failures.iter().any(|f| f.resource.is_some()) && own.iter().all(|c| *c != ExitCode::Stopped)
+            } else if parts_done
+                && t.failures.iter().any(|f| f.resource.is_some())
+                && own.iter().all(|c| *c != ExitCode::Stopped)
             {
                 // Some of its resources failed and others did not.
                 own.push(ExitCode::Partial);
@@ -292,7 +294,19 @@ impl Report {
     pub fn table(&self) -> String {
         let mut table = comfy_table::Table::new();
         table.load_style(comfy_table::presets::NOTHING);
-        table.set_header(["tenant", "resource", "", "mode", "requests", "records", "new", "changed", "deleted", "rewritten", "rows"]);
+        table.set_header([
+            "tenant",
+            "resource",
+            "",
+            "mode",
+            "requests",
+            "records",
+            "new",
+            "changed",
+            "deleted",
+            "rewritten",
+            "rows",
+        ]);
         for (tenant, t) in &self.tenants {
             for (resource, r) in &t.resources {
                 let outcome = match r.outcome {
@@ -301,8 +315,15 @@ impl Report {
                     Outcome::Failed => "FAILED",
                     Outcome::Stopped => "stopped",
                 };
-                let numbers =
-                    [r.requests, r.records, r.inserted, r.updated, r.deleted + r.removed, r.partitions_rewritten, r.rows];
+                let numbers = [
+                    r.requests,
+                    r.records,
+                    r.inserted,
+                    r.updated,
+                    r.deleted + r.removed,
+                    r.partitions_rewritten,
+                    r.rows,
+                ];
                 let mut row = vec![tenant.to_string(), resource.to_string(), outcome.to_owned(), r.mode.clone()];
                 row.extend(numbers.iter().map(u64::to_string));
                 table.add_row(row);
@@ -328,12 +349,22 @@ impl Report {
             for (resource, r) in &t.resources {
                 all.extend(r.notes.iter().map(|n| format!("note: {tenant}/{resource}: {n}")));
                 if r.quarantined > 0 {
-                    all.push(format!("note: {tenant}/{resource}: {} records could not be decoded; they are sealed in quarantine", r.quarantined));
+                    all.push(format!(
+                        "note: {tenant}/{resource}: {} records could not be decoded; they are sealed in quarantine",
+                        r.quarantined
+                    ));
                 }
                 if !r.drift.is_empty() {
-                    let kinds: Vec<String> =
-                        r.drift.iter().take(5).map(|d| format!("{} {} {} ×{}", d.kind, d.place, d.found, d.count)).collect();
-                    all.push(format!("note: {tenant}/{resource}: fields that the catalogue does not expect, kept in _extra: {}", kinds.join(", ")));
+                    let kinds: Vec<String> = r
+                        .drift
+                        .iter()
+                        .take(5)
+                        .map(|d| format!("{} {} {} ×{}", d.kind, d.place, d.found, d.count))
+                        .collect();
+                    all.push(format!(
+                        "note: {tenant}/{resource}: fields that the catalogue does not expect, kept in _extra: {}",
+                        kinds.join(", ")
+                    ));
                 }
             }
         }
@@ -376,7 +407,8 @@ mod tests {
     use super::*;
 
     fn failing(codes: &[ExitCode]) -> TenantReport {
-        let failures = codes.iter().map(|code| Failure { resource: None, what: "x".into(), hint: None, code: *code }).collect();
+        let failures =
+            codes.iter().map(|code| Failure { resource: None, what: "x".into(), hint: None, code: *code }).collect();
         TenantReport { failures, ..TenantReport::default() }
     }
 

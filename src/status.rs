@@ -134,7 +134,17 @@ pub fn table(all: &BTreeMap<Tenant, TenantStatus>) -> String {
     let day = |t: Timestamp| t.to_string().get(..16).unwrap_or_default().replace('T', " ");
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::NOTHING);
-    table.set_header(["tenant", "grant", "connected", "refreshed", "dies unused", "last run", "rows", "oldest cursor", "note"]);
+    table.set_header([
+        "tenant",
+        "grant",
+        "connected",
+        "refreshed",
+        "dies unused",
+        "last run",
+        "rows",
+        "oldest cursor",
+        "note",
+    ]);
     for (tenant, t) in all {
         let g = t.grant.as_ref();
         let mut notes: Vec<String> = g.and_then(|g| g.trouble.clone()).into_iter().collect();
@@ -144,10 +154,10 @@ pub fn table(all: &BTreeMap<Tenant, TenantStatus>) -> String {
         if g.is_none_or(|g| g.health == "dead" || g.health == "disconnected") {
             notes.push(format!("hirelake connect {tenant}"));
         }
-        let run = t.last_run.as_ref().map_or_else(
-            || "never".to_owned(),
-            |r| format!("{} {}", day(r.ended), if r.ok { "ok" } else { "failed" }),
-        );
+        let run = t
+            .last_run
+            .as_ref()
+            .map_or_else(|| "never".to_owned(), |r| format!("{} {}", day(r.ended), if r.ok { "ok" } else { "failed" }));
         table.add_row([
             tenant.to_string(),
             g.map_or("none", |g| g.health).to_owned(),

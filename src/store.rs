@@ -64,7 +64,9 @@ pub enum StoreError {
         source: std::io::Error,
     },
     /// Another writer replaced the object in between.
-    #[error("{path} in {store} was replaced by another writer since it was read\nhint: nothing was lost; run the command again")]
+    #[error(
+        "{path} in {store} was replaced by another writer since it was read\nhint: nothing was lost; run the command again"
+    )]
     Moved {
         /// The object.
         path: String,
@@ -79,7 +81,9 @@ fn io_hint(e: &std::io::Error) -> &'static str {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
             "the disk is full; what was committed before is safe: free some space and run again, it resumes"
         }
-        ErrorKind::PermissionDenied => "this user may not write there; give it the folder, or run as the user who owns it",
+        ErrorKind::PermissionDenied => {
+            "this user may not write there; give it the folder, or run as the user who owns it"
+        }
         ErrorKind::ReadOnlyFilesystem => "the file system is mounted read-only; what was committed before is safe",
         _ => "what was committed before is safe; when the cause is mended run again, it resumes",
     }
@@ -184,13 +188,13 @@ impl Store {
     pub fn open(url: &str) -> Result<Self, StoreError> {
         let path = match url.split_once("://") {
             None => PathBuf::from(url),
-            Some(("file", _)) => url::Url::parse(url).ok().and_then(|u| u.to_file_path().ok()).ok_or_else(|| {
-                StoreError::BadUrl {
+            Some(("file", _)) => {
+                url::Url::parse(url).ok().and_then(|u| u.to_file_path().ok()).ok_or_else(|| StoreError::BadUrl {
                     url: url.into(),
                     why: "it is not an absolute file URL".into(),
                     hint: "write file:///srv/lake, or simply the path",
-                }
-            })?,
+                })?
+            }
             Some(("memory", _)) => return Ok(Self::memory()),
             Some((scheme, _)) => {
                 return Err(StoreError::BadUrl {
@@ -201,7 +205,11 @@ impl Store {
             }
         };
         if url.is_empty() {
-            return Err(StoreError::BadUrl { url: url.into(), why: "it is empty".into(), hint: "write a path such as ./lake" });
+            return Err(StoreError::BadUrl {
+                url: url.into(),
+                why: "it is empty".into(),
+                hint: "write a path such as ./lake",
+            });
         }
         let io = |op, source| StoreError::Io { op, path: path.clone(), source };
         std::fs::create_dir_all(&path).map_err(|e| io("make folder", e))?;
@@ -215,7 +223,12 @@ impl Store {
     /// A store that is gone with the process.
     #[must_use]
     pub fn memory() -> Self {
-        Self { inner: Arc::new(object_store::memory::InMemory::new()), url: "memory://".into(), root: None, owner: "part".into() }
+        Self {
+            inner: Arc::new(object_store::memory::InMemory::new()),
+            url: "memory://".into(),
+            root: None,
+            owner: "part".into(),
+        }
     }
 
     /// The same store behind `wrapper`: for tests that count, delay or stop what is written.

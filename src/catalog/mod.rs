@@ -17,7 +17,8 @@ use url::{Host, Url};
 pub use parse::{CatalogError, embedded, load};
 pub use show::{describe, overview};
 pub use table::{
-    DELETED_AT, EXTRA, Granularity, HASH, Layout, Order, PartitionValue, SYNCED_AT, SYSTEM_COLUMNS, Table, arrow_type, schema,
+    DELETED_AT, EXTRA, Granularity, HASH, Layout, Order, PartitionValue, SYNCED_AT, SYSTEM_COLUMNS, Table, arrow_type,
+    schema,
 };
 
 use crate::names::ResourceName;

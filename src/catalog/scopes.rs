@@ -89,7 +89,8 @@ pub fn parse(provider: &Provider, text: &str) -> Result<Scopes, ScopeError> {
 }
 
 fn checked(provider: &Provider, mut list: BTreeSet<String>, mut mended: Vec<String>) -> Result<Scopes, ScopeError> {
-    let covered: Vec<String> = list.iter().filter(|s| s.contains(":read:") && list.contains(&write_of(s))).cloned().collect();
+    let covered: Vec<String> =
+        list.iter().filter(|s| s.contains(":read:") && list.contains(&write_of(s))).cloned().collect();
     for read in covered {
         mended.push(format!("`{read}` stands beside `{}`, which includes it: left out", write_of(&read)));
         list.remove(&read);

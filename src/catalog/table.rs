@@ -76,7 +76,9 @@ impl FromStr for Granularity {
                 .and_then(|n| n.parse().ok())
                 .filter(|n| (2..=1024).contains(n))
                 .map(Self::Bucket)
-                .ok_or_else(|| format!("expected `none`, `year`, `month` or `bucket(n)` with n from 2 to 1024, not `{text}`")),
+                .ok_or_else(|| {
+                    format!("expected `none`, `year`, `month` or `bucket(n)` with n from 2 to 1024, not `{text}`")
+                }),
         }
     }
 }
@@ -141,7 +143,11 @@ impl Layout {
         let parsed = match self.granularity {
             Granularity::None => return None,
             Granularity::Year if name == format!("{}_year", self.label) => {
-                if null { PartitionValue::Null } else { PartitionValue::Year(value.parse().ok()?) }
+                if null {
+                    PartitionValue::Null
+                } else {
+                    PartitionValue::Year(value.parse().ok()?)
+                }
             }
             Granularity::Month if name == format!("{}_month", self.label) => {
                 if null {
@@ -212,13 +218,17 @@ impl Table {
     /// A sentence when the granularity needs a partition time that the resource lacks.
     pub fn new(provider: &ResourceName, resource: &Resource, granularity: Option<Granularity>) -> Result<Self, String> {
         let schema = Arc::new(schema(resource));
-        let index = |name: &str| schema.index_of(name).map_err(|_| format!("resource {}: no column `{name}`", resource.name));
+        let index =
+            |name: &str| schema.index_of(name).map_err(|_| format!("resource {}: no column `{name}`", resource.name));
         let partition = resource.partition.as_ref();
         let granularity = granularity.or(partition.map(|p| p.granularity)).unwrap_or(Granularity::None);
         let column = match granularity {
             Granularity::Year | Granularity::Month => {
                 let name = partition.and_then(|p| p.column.as_deref()).ok_or_else(|| {
-                    format!("resource {} has no partition time: use `none` or `bucket(n)`, not `{granularity}`", resource.name)
+                    format!(
+                        "resource {} has no partition time: use `none` or `bucket(n)`, not `{granularity}`",
+                        resource.name
+                    )
                 })?;
                 Some(index(name)?)
             }
@@ -312,7 +322,9 @@ fn arrow_type_with(ty: &ColumnType, ids: &mut i32) -> DataType {
         ColumnType::List(item) => {
             *ids += 1;
             let id = *ids;
-            DataType::List(Arc::new(Field::new("element", arrow_type_with(item, ids), true).with_metadata(field_id(id))))
+            DataType::List(Arc::new(
+                Field::new("element", arrow_type_with(item, ids), true).with_metadata(field_id(id)),
+            ))
         }
         ColumnType::Struct(fields) => DataType::Struct(fields.iter().map(|c| field(c, ids)).collect::<Fields>()),
     }

@@ -194,7 +194,8 @@ fn said(message: &str) -> (String, Option<String>) {
         return (what, hint);
     }
     // serde quotes what it met, and calls a section by the name of its type.
-    let mut what = match what.split_once("string \"").and_then(|(head, rest)| Some((head, rest.rsplit_once("\", ")?.1))) {
+    let mut what = match what.split_once("string \"").and_then(|(head, rest)| Some((head, rest.rsplit_once("\", ")?.1)))
+    {
         Some((head, tail)) => format!("{head}a string, {tail}"),
         None => what,
     };
@@ -227,7 +228,10 @@ pub(super) fn load(path: Option<&Path>, env: impl Iterator<Item = (String, Strin
         for reading in readings {
             let mut laid = table.clone();
             if !lay_over(&mut laid, &parts, reading) {
-                return Err(invalid("it names no value of the configuration".into(), "its parts are separated by two underscores, such as HIRELAKE_APPS__MAIN__CLIENT_ID".into()));
+                return Err(invalid(
+                    "it names no value of the configuration".into(),
+                    "its parts are separated by two underscores, such as HIRELAKE_APPS__MAIN__CLIENT_ID".into(),
+                ));
             }
             match Raw::deserialize(Value::Table(laid.clone())) {
                 Ok(_) => {
@@ -240,7 +244,10 @@ pub(super) fn load(path: Option<&Path>, env: impl Iterator<Item = (String, Strin
         }
         if let Some(e) = refused {
             let (what, hint) = said(e.message());
-            return Err(invalid(what, hint.unwrap_or_else(|| "correct or unset the variable; `hirelake init --print` shows every key".into())));
+            return Err(invalid(
+                what,
+                hint.unwrap_or_else(|| "correct or unset the variable; `hirelake init --print` shows every key".into()),
+            ));
         }
     }
     let raw = Raw::deserialize(Value::Table(table)).map_err(|e| source.refused(&e))?;
@@ -316,7 +323,8 @@ impl Checker<'_> {
             apps.insert(name, app);
         }
         for (name, granularity) in &raw.partitions {
-            let resource = provider.resource(name.as_str()).ok_or_else(|| self.no_resource(&provider, "partitions", name))?;
+            let resource =
+                provider.resource(name.as_str()).ok_or_else(|| self.no_resource(&provider, "partitions", name))?;
             Table::new(&provider.name, resource, Some(*granularity))
                 .map_err(|what| self.invalid("partitions", name.as_str(), what, "choose another granularity"))?;
         }
@@ -328,7 +336,12 @@ impl Checker<'_> {
         }
         let time = |key: &str, text: &str| {
             duration(text).ok_or_else(|| {
-                self.invalid("sync", key, format!("`{key}` is no length of time"), "write it as 90s, 10m, 1h 30m or 30d")
+                self.invalid(
+                    "sync",
+                    key,
+                    format!("`{key}` is no length of time"),
+                    "write it as 90s, 10m, 1h 30m or 30d",
+                )
             })
         };
         if raw.sync.tenants_at_once == 0 || raw.sync.tenants_at_once > 1000 {
@@ -337,7 +350,11 @@ impl Checker<'_> {
         }
         // A path is meant from where the file stands, not from where the program was started.
         let place = |url: String| {
-            if url.contains("://") || base.as_os_str().is_empty() { url } else { base.join(url).to_string_lossy().into_owned() }
+            if url.contains("://") || base.as_os_str().is_empty() {
+                url
+            } else {
+                base.join(url).to_string_lossy().into_owned()
+            }
         };
         Ok(Config {
             overlap: time("overlap", &raw.sync.overlap)?,
@@ -443,7 +460,11 @@ impl Checker<'_> {
                 return Err(self.invalid(
                     &section,
                     key,
-                    format!("app {name} is of the environment `{}`, but its {key} is on {}, which is of the other one", raw.environment, url.host_str().unwrap_or_default()),
+                    format!(
+                        "app {name} is of the environment `{}`, but its {key} is on {}, which is of the other one",
+                        raw.environment,
+                        url.host_str().unwrap_or_default()
+                    ),
                     "tokens of one environment are refused by the other: change `environment`, or leave the hosts out",
                 ));
             }
@@ -479,7 +500,12 @@ impl Checker<'_> {
             Ok(scopes) => scopes,
             Err(e) => {
                 let text = e.to_string();
-                return Err(self.invalid(&section, "scopes", format!("app {name}: {}", first_line(&text)), hint_line(&text)));
+                return Err(self.invalid(
+                    &section,
+                    "scopes",
+                    format!("app {name}: {}", first_line(&text)),
+                    hint_line(&text),
+                ));
             }
         };
         self.warnings.extend(scopes.iter().flat_map(|s| &s.mended).map(|m| format!("app {name}: {m}")));

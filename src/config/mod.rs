@@ -15,7 +15,9 @@ use std::time::Duration;
 use serde::Deserialize;
 use url::Url;
 
-use crate::catalog::{CatalogError, Endpoints, Environment, Granularity, OnDelete, Provider, Rate, Resource, Table, scopes};
+use crate::catalog::{
+    CatalogError, Endpoints, Environment, Granularity, OnDelete, Provider, Rate, Resource, Table, scopes,
+};
 use crate::names::{AppName, ResourceName, Tenant};
 use crate::secret::Secret;
 
@@ -96,23 +98,37 @@ impl SecretSource {
         let fail = |why: String, hint: String| ConfigError::Secret { what: what.to_owned(), why, hint };
         let text = match self {
             Self::Env(name) => std::env::var(name).map_err(|_| {
-                fail(format!("the environment variable {name} is not set"), format!("set {name}, or name a file instead"))
+                fail(
+                    format!("the environment variable {name} is not set"),
+                    format!("set {name}, or name a file instead"),
+                )
             })?,
             Self::File(path) => std::fs::read_to_string(path).map_err(|e| {
-                fail(format!("{} cannot be read ({e})", path.display()), "check the path and that this user may read it".into())
+                fail(
+                    format!("{} cannot be read ({e})", path.display()),
+                    "check the path and that this user may read it".into(),
+                )
             })?,
             Self::Command(command) => {
                 let (program, args) = command
                     .split_first()
                     .ok_or_else(|| fail("the command is empty".into(), "give the program and its arguments".into()))?;
-                let out = std::process::Command::new(program).args(args).stdin(std::process::Stdio::null()).output().map_err(
-                    |e| fail(format!("`{program}` cannot be run ({e})"), "check that the program is on the PATH".into()),
-                )?;
+                let out = std::process::Command::new(program)
+                    .args(args)
+                    .stdin(std::process::Stdio::null())
+                    .output()
+                    .map_err(|e| {
+                        fail(format!("`{program}` cannot be run ({e})"), "check that the program is on the PATH".into())
+                    })?;
                 if !out.status.success() {
-                    return Err(fail(format!("`{program}` ended with {}", out.status), "run it by hand to see why".into()));
+                    return Err(fail(
+                        format!("`{program}` ended with {}", out.status),
+                        "run it by hand to see why".into(),
+                    ));
                 }
-                String::from_utf8(out.stdout)
-                    .map_err(|_| fail(format!("`{program}` did not print text"), "it must print the secret alone".into()))?
+                String::from_utf8(out.stdout).map_err(|_| {
+                    fail(format!("`{program}` did not print text"), "it must print the secret alone".into())
+                })?
             }
         };
         let text = text.trim();
@@ -272,7 +288,10 @@ impl Config {
             hint: if self.apps.is_empty() {
                 "add an [apps.main] section with client_id and client_secret; `hirelake init` shows one".into()
             } else {
-                format!("say which in [tenants.{tenant}]: app = \"{}\"", self.apps.keys().map(AppName::as_str).collect::<Vec<_>>().join("\" or \""))
+                format!(
+                    "say which in [tenants.{tenant}]: app = \"{}\"",
+                    self.apps.keys().map(AppName::as_str).collect::<Vec<_>>().join("\" or \"")
+                )
             },
         })
     }

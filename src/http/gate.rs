@@ -191,7 +191,9 @@ impl Gate {
     pub fn refused(&self) {
         self.refused.fetch_add(1, Ordering::Relaxed);
         let now = self.now_ms();
-        if now.saturating_sub(self.paced_at.swap(now, Ordering::AcqRel)) < 1000 && self.cells.load(Ordering::Relaxed) > 1 {
+        if now.saturating_sub(self.paced_at.swap(now, Ordering::AcqRel)) < 1000
+            && self.cells.load(Ordering::Relaxed) > 1
+        {
             return;
         }
         let most = MOST_CELLS.min(self.rate.burst.max(1));

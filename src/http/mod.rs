@@ -205,12 +205,20 @@ impl Cause {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Unreachable(_) => "check the network, DNS and proxy of this machine, then run again; it resumes",
-            Self::Lost(_) | Self::TimedOut { .. } => "the network or the provider is in trouble; run again later, it resumes",
-            Self::Status(429) => "something else may be using up the account's limit: lower `rate` in the configuration, or run again later; it resumes",
+            Self::Lost(_) | Self::TimedOut { .. } => {
+                "the network or the provider is in trouble; run again later, it resumes"
+            }
+            Self::Status(429) => {
+                "something else may be using up the account's limit: lower `rate` in the configuration, or run again later; it resumes"
+            }
             Self::Status(503) => "the provider is down for maintenance; run again later, it resumes",
             Self::Status(_) => "the provider is in trouble; run again later, it resumes",
-            Self::TooLarge { .. } | Self::Nonsense(_) => "a proxy or a sign-in page may have answered in the provider's place: check the app's hosts; else run again later, it resumes",
-            Self::RedirectOutside { .. } => "the credential was not sent there: check the app's api_base; if the provider has moved, add its new host to the app's `hosts`",
+            Self::TooLarge { .. } | Self::Nonsense(_) => {
+                "a proxy or a sign-in page may have answered in the provider's place: check the app's hosts; else run again later, it resumes"
+            }
+            Self::RedirectOutside { .. } => {
+                "the credential was not sent there: check the app's api_base; if the provider has moved, add its new host to the app's `hosts`"
+            }
             Self::RedirectLoop => "check the app's api_base: the provider sends every request elsewhere",
             Self::PlainHttp => "write the address with https://",
             Self::PauseTooLong(_) => "run again after that time; it resumes",
@@ -384,7 +392,11 @@ impl Client {
                     let host = next.host_str().unwrap_or("nowhere").chars().take(100).collect();
                     return Err(Cause::RedirectOutside { host });
                 }
-                tracing::info!(from = url.host_str(), to = next.host_str(), "following a redirect inside the provider's hosts");
+                tracing::info!(
+                    from = url.host_str(),
+                    to = next.host_str(),
+                    "following a redirect inside the provider's hosts"
+                );
                 url = next;
                 continue;
             }
@@ -530,10 +542,11 @@ mod tests {
 
     #[test]
     fn every_status_has_a_meaning() {
-        let all: Vec<_> = [200, 201, 204, 301, 308, 400, 401, 403, 404, 405, 408, 410, 422, 425, 429, 500, 501, 502, 503, 504, 520]
-            .into_iter()
-            .map(|s| format!("{s} {:?}", meaning(s)))
-            .collect();
+        let all: Vec<_> =
+            [200, 201, 204, 301, 308, 400, 401, 403, 404, 405, 408, 410, 422, 425, 429, 500, 501, 502, 503, 504, 520]
+                .into_iter()
+                .map(|s| format!("{s} {:?}", meaning(s)))
+                .collect();
         insta::assert_snapshot!(all.join("\n"), @r"
         200 Fine
         201 Fine

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, TimestampMicrosecondArray};
 use arrow::compute::nullif;
 
-
 use super::error::{Fault, LoadError};
 use super::file::{Existing, Writer};
 use super::find::partitions;

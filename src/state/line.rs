@@ -126,7 +126,8 @@ impl Line {
     pub async fn append<T: Serialize>(&self, after: u64, body: T) -> Result<Entry<T>, StateError> {
         let n = after + 1;
         let wire = WireOut { n, nonce: uuid::Uuid::now_v7(), at: self.clock.now(), body: &body };
-        let corrupt = |e: serde_json::Error| StateError::Corrupt { path: self.path(n).to_string(), why: kind(&e).into() };
+        let corrupt =
+            |e: serde_json::Error| StateError::Corrupt { path: self.path(n).to_string(), why: kind(&e).into() };
         let mut text = serde_json::to_vec_pretty(&wire).map_err(corrupt)?;
         text.push(b'\n');
         let lost = || StateError::Lost { line: self.prefix.to_string(), n };

@@ -38,7 +38,9 @@ pub enum StateError {
         why: String,
     },
     /// Another writer made the next entry first.
-    #[error("entry {n} of {line} was written by another run\nhint: nothing was lost; two runs met, run the command again")]
+    #[error(
+        "entry {n} of {line} was written by another run\nhint: nothing was lost; two runs met, run the command again"
+    )]
     Lost {
         /// The line.
         line: String,

@@ -65,7 +65,10 @@ async fn orphans(
     let rows = load::select(&run.lake, table, &columns, &keys).await?;
     let text = |name: &str| rows.column_by_name(name).and_then(|c| c.as_string_opt::<i32>()).cloned();
     let (Some(ids), Some(refs)) = (text(key), text(&column.name)) else { return Ok(Vec::new()) };
-    let versions = version.as_deref().and_then(|v| rows.column_by_name(v)).and_then(|c| c.as_primitive_opt::<TimestampMicrosecondType>());
+    let versions = version
+        .as_deref()
+        .and_then(|v| rows.column_by_name(v))
+        .and_then(|c| c.as_primitive_opt::<TimestampMicrosecondType>());
     let mut candidates: BTreeMap<String, crate::clock::Timestamp> = BTreeMap::new();
     let mut dead = BTreeSet::new();
     for i in (0..rows.num_rows()).filter(|&i| !refs.is_null(i)) {

@@ -123,7 +123,8 @@ impl Group {
         }
         let table = &parts[0].table;
         let empty = || Commit::empty(run.run, CommitKind::Load, table.layout.granularity, table.fingerprint());
-        let commit = parts[0].last.as_ref().map_or_else(empty, |l| Commit { run: run.run, backfilled: None, ..l.body.clone() });
+        let commit =
+            parts[0].last.as_ref().map_or_else(empty, |l| Commit { run: run.run, backfilled: None, ..l.body.clone() });
         let mut wish = Wish { full: run.options.full, backfill: run.options.backfill };
         // A table that was enabled after its parent was loaded has no history yet: its parent is read anew.
         let begun = parts[0].last.as_ref().is_some_and(|l| l.body.load_started.is_some());
@@ -177,7 +178,8 @@ impl Group {
             self.run.one_layout(&part.table).await?;
             let found = load::layout_found(&self.run.lake, &part.table).await?;
             if !found.agrees(part.table.layout.granularity) {
-                let found: Vec<String> = found.granularities.iter().map(ToString::to_string).chain(found.strangers).collect();
+                let found: Vec<String> =
+                    found.granularities.iter().map(ToString::to_string).chain(found.strangers).collect();
                 return Err(SyncError::Layout {
                     resource: part.resource.name.clone(),
                     found: found.join(", "),
@@ -382,7 +384,12 @@ impl Group {
         Ok(())
     }
 
-    fn fetch(&self, job: &Job, priority: Arc<AtomicU32>, inbox: mpsc::Sender<Message>) -> impl Future<Output = ()> + Send + 'static {
+    fn fetch(
+        &self,
+        job: &Job,
+        priority: Arc<AtomicU32>,
+        inbox: mpsc::Sender<Message>,
+    ) -> impl Future<Output = ()> + Send + 'static {
         let run = self.run.clone();
         let resource = self.chosen.resource.clone();
         let extract = self.chosen.extract.clone();
@@ -427,7 +434,10 @@ impl Group {
         match &self.chosen.resource.mode {
             Mode::Full => self.present.extend(keys(&page.rows, &self.chosen.resource.key)),
             Mode::Tombstones { cursor, .. } => {
-                let at = page.rows.column_by_name(&cursor.column).and_then(|c| c.as_primitive_opt::<TimestampMicrosecondType>());
+                let at = page
+                    .rows
+                    .column_by_name(&cursor.column)
+                    .and_then(|c| c.as_primitive_opt::<TimestampMicrosecondType>());
                 let ids = keys(&page.rows, &self.chosen.resource.key);
                 for (i, key) in ids.enumerate() {
                     if let Some(us) = at.filter(|a| !a.is_null(i)).map(|a| a.value(i)) {
@@ -450,9 +460,10 @@ impl Group {
         for (name, rows) in page.extracted {
             if let Some(part) = self.parts.iter_mut().find(|p| p.resource.name == name) {
                 // A marker says that a parent was read; it is no record.
-                let markers = rows.column_by_name(KIND).and_then(|k| k.as_primitive_opt::<Int8Type>()).map_or(0, |kinds| {
-                    kinds.iter().filter(|k| *k == Some(KIND_READ)).count()
-                });
+                let markers = rows
+                    .column_by_name(KIND)
+                    .and_then(|k| k.as_primitive_opt::<Int8Type>())
+                    .map_or(0, |kinds| kinds.iter().filter(|k| *k == Some(KIND_READ)).count());
                 part.report.records += (rows.num_rows() - markers) as u64;
                 part.spill.add(job, &rows, seen_at, seq)?;
             }
@@ -547,7 +558,8 @@ impl Group {
             let commit = if i == 0 {
                 self.commit.clone()
             } else {
-                let mut c = Commit::empty(run.run, self.commit.kind, part.table.layout.granularity, part.table.fingerprint());
+                let mut c =
+                    Commit::empty(run.run, self.commit.kind, part.table.layout.granularity, part.table.fingerprint());
                 c.partitions.clone_from(&part.partitions);
                 c
             };
@@ -592,7 +604,9 @@ impl Group {
                 }
                 let kept = asked - gone.len();
                 if kept > 0 {
-                    let note = format!("rows that the listing skipped and that are still there by their id, so they were kept: {kept}");
+                    let note = format!(
+                        "rows that the listing skipped and that are still there by their id, so they were kept: {kept}"
+                    );
                     self.parts[0].report.notes.push(note);
                 }
                 absent = gone;
@@ -647,7 +661,12 @@ impl Group {
         let drift: Vec<DriftCount> = self
             .drift
             .iter()
-            .map(|(place, found, kind, count)| DriftCount { place: place.into(), kind: kind.to_string(), found: found.to_string(), count })
+            .map(|(place, found, kind, count)| DriftCount {
+                place: place.into(),
+                kind: kind.to_string(),
+                found: found.to_string(),
+                count,
+            })
             .collect();
         let mut all = Vec::new();
         for (i, part) in self.parts.into_iter().enumerate() {
@@ -700,7 +719,8 @@ pub(super) async fn figures(lake: &Lake, table: &Table) -> Result<BTreeMap<Strin
 
 /// The keys of a batch's rows, the parts of a composite one joined.
 fn keys<'a>(rows: &'a arrow::array::RecordBatch, key: &'a [String]) -> impl Iterator<Item = String> + 'a {
-    let columns: Vec<_> = key.iter().filter_map(|k| rows.column_by_name(k)).filter_map(|c| c.as_string_opt::<i32>()).collect();
+    let columns: Vec<_> =
+        key.iter().filter_map(|k| rows.column_by_name(k)).filter_map(|c| c.as_string_opt::<i32>()).collect();
     (0..rows.num_rows()).map(move |i| {
         let parts: Vec<&str> = columns.iter().map(|c| if c.is_null(i) { "" } else { c.value(i) }).collect();
         parts.join(&KEY_SEPARATOR.to_string())

@@ -69,7 +69,9 @@ pub enum SyncError {
         wanted: String,
     },
     /// A resource that was named is not granted.
-    #[error("tenant {tenant}: {resource} needs the scope {scope}, which is not granted\nhint: add it to the app at the provider and connect the tenant again: `hirelake connect {tenant}`")]
+    #[error(
+        "tenant {tenant}: {resource} needs the scope {scope}, which is not granted\nhint: add it to the app at the provider and connect the tenant again: `hirelake connect {tenant}`"
+    )]
     NotGranted {
         /// The tenant.
         tenant: Tenant,
@@ -290,7 +292,12 @@ impl TenantJob {
         }
         auth.settled(&tenant).await;
         for failure in &report.failures {
-            tracing::error!(resource = failure.resource.as_ref().map(tracing::field::display), hint = failure.hint, "{}", failure.what);
+            tracing::error!(
+                resource = failure.resource.as_ref().map(tracing::field::display),
+                hint = failure.hint,
+                "{}",
+                failure.what
+            );
         }
         let last = LastRun {
             run,
@@ -354,7 +361,8 @@ fn scratch(world: &World, tenant: &Tenant) -> Result<tempfile::TempDir, crate::s
     let parent = &world.config.scratch;
     let io = |op| move |source| crate::store::StoreError::Io { op, path: parent.clone(), source };
     // Another state has other leases, so its folders are not ours to remove; a memory state has none but its own.
-    let whose = world.state.root().map(|r| r.to_string_lossy().into_owned()).unwrap_or_else(|| RunId::new().to_string());
+    let whose =
+        world.state.root().map(|r| r.to_string_lossy().into_owned()).unwrap_or_else(|| RunId::new().to_string());
     let hash = twox_hash::XxHash64::oneshot(0, whose.as_bytes());
     let prefix = format!("hirelake-{hash:016x}-{tenant}.");
     for entry in std::fs::read_dir(parent).map_err(io("list"))?.flatten() {
@@ -410,12 +418,14 @@ impl TenantRun {
         // A table's rows come with their parent's, and its deletions with its feed: naming one means all of them.
         let by = |name: &ResourceName| self.options.resources.contains(name);
         let wished = |r: &Resource| {
-            let child = |c: &&Resource| matches!(&c.mode, Mode::Extracted { from, .. } if *from == r.name) && by(&c.name);
+            let child =
+                |c: &&Resource| matches!(&c.mode, Mode::Extracted { from, .. } if *from == r.name) && by(&c.name);
             let feed = matches!(&r.mode, Mode::Tombstones { of, .. } if by(of));
             self.options.resources.is_empty() || by(&r.name) || feed || enabled.iter().any(child)
         };
         let mut missing = |r: &Resource, scope: &str| {
-            let error = SyncError::NotGranted { tenant: self.tenant.clone(), resource: r.name.clone(), scope: scope.into() };
+            let error =
+                SyncError::NotGranted { tenant: self.tenant.clone(), resource: r.name.clone(), scope: scope.into() };
             let entry = report.resources.entry(r.name.clone()).or_default();
             entry.mode = r.mode.word().into();
             if named {
@@ -713,7 +723,8 @@ pub async fn relay(world: &World, name: &ResourceName) -> Result<BTreeMap<Tenant
         let commits = state.commits(&tenant, name);
         if let Some(last) = commits.last::<Commit>().await? {
             let done = load::relay(&lake, &lease, &new).await?;
-            let mut commit = Commit { run, kind: crate::state::CommitKind::Relay, granularity: new.layout.granularity, ..last.body };
+            let mut commit =
+                Commit { run, kind: crate::state::CommitKind::Relay, granularity: new.layout.granularity, ..last.body };
             commit.partitions = group::figures(&lake, &new).await?;
             commits.append(last.n, commit).await?;
             relaid.insert(tenant.clone(), done);

@@ -26,7 +26,9 @@ pub fn code(error: &SyncError) -> ExitCode {
             LoadError::Lease { source, .. } => state(source),
             LoadError::Shape { .. } | LoadError::Layout { .. } => ExitCode::Configuration,
             LoadError::Batch { .. } | LoadError::Died { .. } => ExitCode::Bug,
-            LoadError::Store { .. } | LoadError::Io { .. } | LoadError::Arrow { .. } | LoadError::Parquet { .. } => ExitCode::Storage,
+            LoadError::Store { .. } | LoadError::Io { .. } | LoadError::Arrow { .. } | LoadError::Parquet { .. } => {
+                ExitCode::Storage
+            }
         },
         SyncError::State(e) => state(e),
         SyncError::Store(_) => ExitCode::Storage,
@@ -39,20 +41,23 @@ pub fn code(error: &SyncError) -> ExitCode {
 /// The exit code of a failed authorization.
 pub(super) fn auth(error: &AuthError) -> ExitCode {
     match error {
-        AuthError::NotConnected { .. } | AuthError::Dead { .. } | AuthError::Unauthorized { .. } | AuthError::Connect { .. } => {
-            ExitCode::Reconnect
-        }
+        AuthError::NotConnected { .. }
+        | AuthError::Dead { .. }
+        | AuthError::Unauthorized { .. }
+        | AuthError::Connect { .. } => ExitCode::Reconnect,
         AuthError::Refresh { source, .. } => match source {
             TokenError::InvalidGrant => ExitCode::Reconnect,
-            TokenError::WrongSecret | TokenError::UnknownClient | TokenError::ClientNotAllowed | TokenError::Refused(_) => {
-                ExitCode::Configuration
-            }
+            TokenError::WrongSecret
+            | TokenError::UnknownClient
+            | TokenError::ClientNotAllowed
+            | TokenError::Refused(_) => ExitCode::Configuration,
             TokenError::Unreachable(_) | TokenError::Throttled | TokenError::Unanswered(_) => ExitCode::Provider,
             TokenError::Malformed => ExitCode::Bug,
         },
-        AuthError::AppSuspected { .. } | AuthError::OtherApp { .. } | AuthError::Vault { .. } | AuthError::Config(_) => {
-            ExitCode::Configuration
-        }
+        AuthError::AppSuspected { .. }
+        | AuthError::OtherApp { .. }
+        | AuthError::Vault { .. }
+        | AuthError::Config(_) => ExitCode::Configuration,
         AuthError::Http(e) => match e.cause {
             Cause::PlainHttp | Cause::RedirectOutside { .. } | Cause::RedirectLoop => ExitCode::Configuration,
             _ => ExitCode::Provider,

@@ -282,9 +282,12 @@ fn declared(resource: &Resource, record: &Value) -> Value {
 /// Nulls say the same as missing keys.
 pub fn without_nulls(value: &Value) -> Value {
     match value {
-        Value::Object(fields) => {
-            fields.iter().filter(|(_, v)| !v.is_null()).map(|(k, v)| (k.clone(), without_nulls(v))).collect::<Map<_, _>>().into()
-        }
+        Value::Object(fields) => fields
+            .iter()
+            .filter(|(_, v)| !v.is_null())
+            .map(|(k, v)| (k.clone(), without_nulls(v)))
+            .collect::<Map<_, _>>()
+            .into(),
         Value::Array(items) => items.iter().map(without_nulls).collect::<Vec<_>>().into(),
         other => other.clone(),
     }
@@ -337,7 +340,10 @@ fn cell(ty: &ColumnType, array: &dyn Array, row: usize) -> Option<Value> {
         }
         ColumnType::Bool => array.as_boolean().value(row).into(),
         ColumnType::Timestamp { .. } => {
-            assert_eq!(array.data_type(), &DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, Some("UTC".into())));
+            assert_eq!(
+                array.data_type(),
+                &DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, Some("UTC".into()))
+            );
             let us = array.as_primitive::<TimestampMicrosecondType>().value(row);
             assert_eq!(us % 1000, 0);
             (us / 1000).into()
@@ -348,7 +354,9 @@ fn cell(ty: &ColumnType, array: &dyn Array, row: usize) -> Option<Value> {
         }
         ColumnType::Struct(fields) => {
             let columns = array.as_struct();
-            let value = |f: &Column| Some((f.source.clone(), cell(&f.ty, columns.column_by_name(&f.name).unwrap().as_ref(), row)?));
+            let value = |f: &Column| {
+                Some((f.source.clone(), cell(&f.ty, columns.column_by_name(&f.name).unwrap().as_ref(), row)?))
+            };
             fields.iter().filter_map(value).collect::<Map<_, _>>().into()
         }
     })

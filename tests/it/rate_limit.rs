@@ -64,7 +64,14 @@ async fn a_load_of_20_000_is_as_fast_as_the_bucket_and_the_next_run_asks_for_200
         .collect();
     assert!(!years.is_empty() && changed.len() == 200);
     for o in &changed {
-        assert!(bench.control.set_field("acme", "opportunities", o["id"].as_str().unwrap(), "headline", json!("Changed"), true));
+        assert!(bench.control.set_field(
+            "acme",
+            "opportunities",
+            o["id"].as_str().unwrap(),
+            "headline",
+            json!("Changed"),
+            true
+        ));
     }
     bench.pass(Duration::from_secs(3600)).await;
     let before = bench.files();
