@@ -161,10 +161,10 @@ pub struct Splitter {
 }
 
 impl Splitter {
-    /// A splitter of `gaps` (oldest first).
+    /// A splitter of `gaps` (oldest first). `known` is a window that an earlier run read, with its rows.
     #[must_use]
-    pub fn new(gaps: Vec<Window>) -> Self {
-        Self { gaps, last: None, finished: Vec::new(), rows: 0, thin: false }
+    pub fn new(gaps: Vec<Window>, known: Option<(Window, u64)>) -> Self {
+        Self { gaps, last: None, finished: known.into_iter().collect(), rows: 0, thin: false }
     }
 
     /// Whether everything was cut.
@@ -205,18 +205,21 @@ impl Splitter {
 
     /// The next window to read while `active` ones are under way; `None` when all is cut, or it is wiser to wait for the first
     /// page of the first one.
-    pub fn next(&mut self, active: &[Active]) -> Option<Window> {
+    ///
+    /// `most_rows` is what there is time for before a deadline; `u64::MAX` without one.
+    pub fn next(&mut self, active: &[Active], most_rows: u64) -> Option<Window> {
         let gap = *self.gaps.last()?;
         let length = match self.last {
-            None => i64::try_from(FIRST.as_millis()).unwrap_or(i64::MAX),
+            None if self.finished.is_empty() => i64::try_from(FIRST.as_millis()).unwrap_or(i64::MAX),
             Some(_) if self.finished.is_empty() && (active.iter().all(|a| a.rows == 0) || active.len() >= BLIND) => {
                 return None;
             }
             Some(last) if self.finished.is_empty() => last.saturating_mul(LADDER),
-            Some(_) if self.thin => i64::MAX,
-            Some(last) => {
+            _ if self.thin => i64::MAX,
+            last => {
+                let last = last.unwrap_or(i64::MAX / 8);
                 let (density, seen) = self.density(gap.to, active).unwrap_or((0.0, 0));
-                let wanted = (self.rows / 4).clamp(FEWEST_ROWS, MOST_ROWS) as f64;
+                let wanted = (self.rows / 4).clamp(FEWEST_ROWS, MOST_ROWS).min(most_rows) as f64;
                 let rest = (gap.to.ms() - gap.from.unwrap_or(FLOOR).max(FLOOR).ms()).max(0);
                 // By what was really seen, not by what was cut last: windows cut side by side must not stretch each other.
                 let longest = self.finished.iter().filter_map(|(w, _)| Some(w.to.ms() - w.from?.ms())).max();
@@ -294,13 +297,13 @@ mod tests {
 
     /// Plays a load against a made-up history; returns the windows cut and the pages read.
     fn play(rows_at: impl Fn(Window) -> u64, at_once: usize) -> (Vec<Window>, u64) {
-        let mut splitter = Splitter::new(vec![Window::new(None, NOW)]);
+        let mut splitter = Splitter::new(vec![Window::new(None, NOW)], None);
         let mut active: Vec<(Active, u64)> = Vec::new();
         let (mut windows, mut pages) = (Vec::new(), 0);
         loop {
             while active.len() < at_once {
                 let seen: Vec<Active> = active.iter().map(|(a, _)| *a).collect();
-                let Some(window) = splitter.next(&seen) else { break };
+                let Some(window) = splitter.next(&seen, u64::MAX) else { break };
                 windows.push(window);
                 active.push((Active { window, rows: 0 }, rows_at(window)));
             }
@@ -351,7 +354,7 @@ mod tests {
             ready: u64,
             asked: bool,
         }
-        let mut splitter = Splitter::new(vec![Window::new(None, NOW)]);
+        let mut splitter = Splitter::new(vec![Window::new(None, NOW)], None);
         let mut chains: Vec<Chain> = Vec::new();
         // Look-ups take ten permits at the start.
         let (mut pages, mut windows, mut tokens, mut now) = (10u64, 0, 5.0, 0u64);
@@ -366,7 +369,7 @@ mod tests {
             }
             while chains.len() < at_once {
                 let seen: Vec<Active> = chains.iter().map(|c| c.active).collect();
-                let Some(window) = splitter.next(&seen) else { break };
+                let Some(window) = splitter.next(&seen, u64::MAX) else { break };
                 windows += 1;
                 chains.push(Chain {
                     active: Active { window, rows: 0 },

@@ -33,6 +33,10 @@ const FLUSH_ROWS: u64 = 200_000;
 /// Chains beyond those that fill the bucket: with fewer, the last one would end alone; with more, windows are cut before
 /// their neighbours show how dense they are. Found by the table in `plan`'s tests.
 const SPARE_CHAINS: usize = 3;
+/// A deadline presses when no more than this many pages fit before it beside those under way: a few windows.
+const PRESSING_PAGES: u64 = 200;
+/// Rows of a full page (reference 3.2: the limit is 1 to 100).
+const PAGE_ROWS: u64 = 100;
 /// Pages that wait between fetching and spilling: enough that neither waits for the other's hiccups.
 const PAGES_WAITING: usize = 8;
 /// Listings and feeds go before windows of a load: they are short, and others wait for their end.
@@ -171,21 +175,10 @@ impl Group {
     pub(super) fn deletions(&self) -> Vec<Deletion> {
         self.deletions.clone()
     }
-    /// Before anything is written: one layout for the whole lake, and every file of today's shape.
+    /// Before anything is written: every file of today's shape.
     pub(super) async fn prepare(&mut self) -> Result<(), SyncError> {
         for i in 0..self.parts.len() {
             let part = &self.parts[i];
-            self.run.one_layout(&part.table).await?;
-            let found = load::layout_found(&self.run.lake, &part.table).await?;
-            if !found.agrees(part.table.layout.granularity) {
-                let found: Vec<String> =
-                    found.granularities.iter().map(ToString::to_string).chain(found.strangers).collect();
-                return Err(SyncError::Layout {
-                    resource: part.resource.name.clone(),
-                    found: found.join(", "),
-                    wanted: part.table.layout.granularity.to_string(),
-                });
-            }
             if part.last.as_ref().is_some_and(|l| l.body.schema != part.table.fingerprint()) {
                 let brought = load::bring_forward(&self.run.lake, &self.run.lease, &part.table).await?;
                 let figures = figures(&self.run.lake, &part.table).await?;
@@ -221,7 +214,9 @@ impl Group {
                     self.commit.covered = crate::state::Covered::default();
                     self.commit().await?;
                 }
-                Source::Load(Splitter::new(gaps))
+                // What earlier runs of this load read tells how dense the records are.
+                let known = self.commit.covered.created.windows().last().map(|w| (*w, self.commit.rows()));
+                Source::Load(Splitter::new(gaps, known))
             }
             Work::Listing { started } => {
                 self.commit.kind = CommitKind::Listing;
@@ -273,13 +268,27 @@ impl Group {
         loop {
             // New work, as much as keeps the bucket busy.
             halted |= run.world.stop.is_cancelled() || self.failure.is_some() || self.skipped.is_some();
-            // More chains than the bucket needs: its permits go to the one with most left, so that all end together.
-            while !halted && active.len() < gate.chains() + SPARE_CHAINS {
+            // More chains than the bucket needs: its permits go to the one with most left, so that all end together. When a
+            // deadline comes first, as many as possible are to end before it instead: no more chains than the bucket needs,
+            // windows no larger than there is time for, and the one with least left goes first.
+            let left: u64 = match &source {
+                Source::Load(splitter) => active.values().map(|(_, a, _)| u64::from(splitter.left(a, PAGE_ROWS))).sum(),
+                Source::Fixed(_) => 0,
+            };
+            let mut room = run.pages_left().map(|pages| pages.saturating_sub(left));
+            let hurry = room.is_some_and(|r| r < PRESSING_PAGES);
+            let at_once = gate.chains() + if hurry { 0 } else { SPARE_CHAINS };
+            while !halted && active.len() < at_once {
+                let share = room.map_or(u64::MAX, |r| r / (at_once - active.len()) as u64);
+                if share == 0 && matches!(source, Source::Load(_)) {
+                    break;
+                }
+                room = room.map(|r| r - share.min(r));
                 let job = match &mut source {
                     Source::Fixed(jobs) => jobs.pop(),
                     Source::Load(splitter) => {
                         let seen: Vec<Active> = active.values().map(|(_, a, _)| *a).collect();
-                        splitter.next(&seen).map(|window| {
+                        splitter.next(&seen, share.saturating_mul(PAGE_ROWS)).map(|window| {
                             self.next_job += 1;
                             Job { id: self.next_job, filter: Filter::Created, read: Some(window), cover: window }
                         })
@@ -292,7 +301,8 @@ impl Group {
             }
             if let Source::Load(splitter) = &source {
                 for (_, a, priority) in active.values() {
-                    priority.store(splitter.left(a, 100), Ordering::Relaxed);
+                    let left = splitter.left(a, PAGE_ROWS);
+                    priority.store(if hurry { FIRST.0.saturating_sub(left) } else { left }, Ordering::Relaxed);
                 }
             }
             if halted && run.world.stop.is_cancelled() && !active.is_empty() {

@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::{Auth, Session};
-use crate::catalog::{Mode, Resource, Table};
+use crate::catalog::{Mode, Resource};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, ConfigError};
 use crate::load::{self, Lake, LoadError, Suppress};
@@ -173,7 +173,8 @@ pub async fn run(world: &World, options: &Options) -> Result<Report, SyncError> 
     tenants.reverse();
 
     let stop = world.stop.child_token();
-    let alarm = options.deadline.map(|d| tokio::time::sleep(d));
+    let until = options.deadline.map(|d| world.clock.elapsed() + d);
+    let alarm = options.deadline.map(tokio::time::sleep);
     let work = async {
         let mut running = JoinSet::new();
         let mut names = HashMap::new();
@@ -188,6 +189,7 @@ pub async fn run(world: &World, options: &Options) -> Result<Report, SyncError> 
                     auth: auth.clone(),
                     run,
                     tenant: tenant.clone(),
+                    until,
                 };
                 let task = running.spawn(job.run());
                 names.insert(task.id(), tenant);
@@ -250,6 +252,7 @@ struct TenantJob {
     auth: Arc<Auth>,
     run: RunId,
     tenant: Tenant,
+    until: Option<Duration>,
 }
 
 /// What all tasks of a tenant share.
@@ -265,6 +268,8 @@ struct TenantRun {
     lake: Lake,
     /// Nothing later is covered by this run.
     bound: Timestamp,
+    /// The clock's reading at which the run is to stop.
+    until: Option<Duration>,
     /// Order of responses.
     seq: AtomicU64,
 }
@@ -340,6 +345,7 @@ impl TenantJob {
             lease,
             lake,
             bound,
+            until: self.until,
             seq: AtomicU64::new(0),
         });
         let outcome = run.resources(report).await;
@@ -464,8 +470,17 @@ impl TenantRun {
         chosen
     }
 
+    /// Pages that the rate lets through before the deadline; `None` without one.
+    fn pages_left(&self) -> Option<u64> {
+        let left = self.until?.saturating_sub(self.world.clock.elapsed());
+        Some((left.as_secs_f64() * self.session.gate().rate().per_second) as u64)
+    }
+
     async fn resources(self: &Arc<Self>, report: &mut TenantReport) -> Result<(), SyncError> {
         let chosen = self.choose(report);
+        // Before anything is touched: the whole lake cuts each table one way, the configured one.
+        let tables = chosen.iter().flat_map(|c| std::iter::once(&c.resource).chain(&c.extract));
+        futures::future::try_join_all(tables.map(|r| self.one_layout(r))).await?;
         let (feeds, listings): (Vec<_>, Vec<_>) =
             chosen.into_iter().partition(|c| matches!(c.resource.mode, Mode::Tombstones { .. }));
 
@@ -598,7 +613,17 @@ impl TenantRun {
     }
 
     /// Makes sure that the whole lake cuts this table one way.
-    async fn one_layout(&self, table: &Table) -> Result<(), SyncError> {
+    async fn one_layout(&self, resource: &Resource) -> Result<(), SyncError> {
+        let table = self.config().table(resource)?;
+        let found = load::layout_found(&self.lake, &table).await?;
+        if !found.agrees(table.layout.granularity) {
+            let found: Vec<String> = found.granularities.iter().map(ToString::to_string).chain(found.strangers).collect();
+            return Err(SyncError::Layout {
+                resource: table.resource,
+                found: found.join(", "),
+                wanted: table.layout.granularity.to_string(),
+            });
+        }
         let line = self.state.layout(&table.resource);
         let wanted = table.layout.granularity;
         for _ in 0..3 {

@@ -93,9 +93,12 @@ fn mortal(world: World, most: usize) -> (World, Arc<AtomicUsize>) {
     (world, writes)
 }
 
+/// What a job says in the end: its verdict, and its troubles for people.
+type Told = (ExitCode, String);
+
 /// Does `job` once undisturbed, then once for each write that there is with everything after it failing; each time on a copy of
 /// the bench's folders, done again to its end and compared. Gives the number of crashes.
-async fn enumerate(bench: &Bench, job: impl AsyncFn(&World) -> std::result::Result<ExitCode, SyncError>) -> usize {
+async fn enumerate(bench: &Bench, job: impl AsyncFn(&World) -> std::result::Result<Told, SyncError>) -> usize {
     let start = bench.dir.path();
     let fresh = || {
         let dir = tempfile::tempdir().unwrap();
@@ -105,7 +108,8 @@ async fn enumerate(bench: &Bench, job: impl AsyncFn(&World) -> std::result::Resu
         dir
     };
     let healthy = async |folder: &FsPath, when: &str| {
-        assert_eq!(job(&bench.elsewhere(folder)).await.unwrap(), ExitCode::Done, "{when}");
+        let (code, troubles) = job(&bench.elsewhere(folder)).await.unwrap();
+        assert_eq!(code, ExitCode::Done, "{when}: {troubles}");
         everything(&bench.elsewhere(folder), "acme").await
     };
     let dir = fresh();
@@ -117,13 +121,13 @@ async fn enumerate(bench: &Bench, job: impl AsyncFn(&World) -> std::result::Resu
         let crashed = job(&world).await;
         drop(world);
         if writes.load(Ordering::SeqCst) <= most {
-            assert_eq!(crashed.unwrap(), ExitCode::Done);
+            assert_eq!(crashed.unwrap().0, ExitCode::Done);
             assert_same(&everything(&bench.elsewhere(dir.path()), "acme").await, &expected, &when);
             return most;
         }
         match crashed {
             // The last writes are notes about the run: its work is done.
-            Ok(code) => {
+            Ok((code, _)) => {
                 assert!(matches!(code, ExitCode::Storage | ExitCode::Partial | ExitCode::Done), "{when}: {code:?}")
             }
             Err(e) => assert_eq!(sync::code(&e), ExitCode::Storage, "{when}: {e}"),
@@ -135,12 +139,9 @@ async fn enumerate(bench: &Bench, job: impl AsyncFn(&World) -> std::result::Resu
     unreachable!()
 }
 
-async fn synced(world: &World) -> std::result::Result<ExitCode, SyncError> {
+async fn synced(world: &World) -> std::result::Result<Told, SyncError> {
     let report = sync::run(world, &Options::default()).await?;
-    for trouble in report.troubles() {
-        println!("{trouble}");
-    }
-    Ok(report.code)
+    Ok((report.code, report.troubles().join("\n")))
 }
 
 fn staged(dir: &FsPath) -> usize {
@@ -214,10 +215,11 @@ async fn a_table_whose_relaying_crashes_anywhere_is_laid_anew_by_the_next_try() 
     for (wanted, least) in [("bucket(2)", 5), ("bucket(3)", 6)] {
         bench.reconfigure(&defaults, &format!("[partitions]\nopportunities = \"{wanted}\""), &[]);
         let opportunities = "opportunities".parse().unwrap();
-        let relay = async |world: &World| sync::relay(world, &opportunities).await.map(|_| ExitCode::Done);
+        let relay =
+            async |world: &World| sync::relay(world, &opportunities).await.map(|_| (ExitCode::Done, String::new()));
         let crashes = enumerate(&bench, relay).await;
         assert!(crashes > least, "{wanted}: only {crashes} writes");
         relay(&bench.world).await.unwrap();
-        assert_eq!(synced(&bench.world).await.unwrap(), ExitCode::Done);
+        assert_eq!(synced(&bench.world).await.unwrap().0, ExitCode::Done);
     }
 }

@@ -63,7 +63,7 @@ async fn another_cut_is_refused_until_the_table_is_laid_anew() {
         assert_eq!(report.code.number(), 2, "{wanted}");
         if wanted == "month" {
             assert_snapshot!(report.troubles().join("\n"), @r#"
-            error: acme/opportunities: table opportunities is cut by `year` and the configuration says `month`
+            error: acme: table opportunities is cut by `year` and the configuration says `month`
             hint: `hirelake relay opportunities` lays it anew; or set [partitions] opportunities back to "year"
             "#);
         }
