@@ -125,6 +125,11 @@ impl Gate {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Takes the most urgent of those who wait out of the queue.
+    fn next_comer(&self) -> Option<oneshot::Sender<()>> {
+        self.queue().waiting.pop_last().map(|(_, sender)| sender)
+    }
+
     fn now_ms(&self) -> u64 {
         u64::try_from(self.clock.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
@@ -145,7 +150,7 @@ impl Gate {
                 while mine.try_recv().is_err() {
                     self.free().await;
                     // Someone who gave up is passed over, and the permit goes to the next.
-                    while let Some((_, next)) = { let top = self.queue().waiting.pop_last(); top } {
+                    while let Some(next) = self.next_comer() {
                         if next.send(()).is_ok() {
                             break;
                         }

@@ -617,7 +617,8 @@ impl TenantRun {
         let table = self.config().table(resource)?;
         let found = load::layout_found(&self.lake, &table).await?;
         if !found.agrees(table.layout.granularity) {
-            let found: Vec<String> = found.granularities.iter().map(ToString::to_string).chain(found.strangers).collect();
+            let found: Vec<String> =
+                found.granularities.iter().map(ToString::to_string).chain(found.strangers).collect();
             return Err(SyncError::Layout {
                 resource: table.resource,
                 found: found.join(", "),
