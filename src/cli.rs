@@ -116,6 +116,9 @@ struct Connect {
     /// Store the API key in this file
     #[arg(long, value_name = "FILE", conflicts_with_all = ["no_browser", "paste"])]
     api_key_file: Option<PathBuf>,
+    /// Try a grant that was marked dead once more, without a new consent
+    #[arg(long, conflicts_with_all = ["no_browser", "paste", "refresh_token_file", "api_key_file", "force"])]
+    retry: bool,
     /// Replace the grant even when the consent is for another account
     #[arg(long)]
     force: bool,
@@ -405,6 +408,14 @@ async fn connect(world: &World, args: Connect) -> Result<ExitCode, CliError> {
             None => Ok(()),
         }
     };
+    if args.retry {
+        let lease = Arc::new(state.lease(tenant, run).await?);
+        let retried = auth.retry(tenant, lease.clone()).await;
+        auth.settled(tenant).await;
+        release(lease).await?;
+        retried?;
+        return print(&format!("{tenant} is connected"));
+    }
     let connected = if let Some(path) = &args.api_key_file {
         let key = seed(path, "the API key")?;
         let lease = Arc::new(state.lease(tenant, run).await?);
@@ -426,19 +437,33 @@ async fn connect(world: &World, args: Connect) -> Result<ExitCode, CliError> {
             ));
             pasted()?
         } else {
-            if args.no_browser || open::that_detached(invitation.link.as_str()).is_err() {
-                note(&format!("Open this link as a Super Admin of the customer:\n\n{}\n", invitation.link));
-            } else {
-                note(&format!("A browser was opened. If none appears, open this link:\n\n{}\n", invitation.link));
-            }
-            auth.await_callback(tenant, &invitation).await?
+            let show = || {
+                if args.no_browser || open::that_detached(invitation.link.as_str()).is_err() {
+                    note(&format!("Open this link as a Super Admin of the customer:\n\n{}\n", invitation.link));
+                } else {
+                    note(&format!("A browser was opened. If none appears, open this link:\n\n{}\n", invitation.link));
+                }
+            };
+            auth.await_callback(tenant, &invitation, show).await?
         };
-        let lease = state.lease(tenant, run).await?;
+        let lease = patient_lease(&state, tenant, run).await?;
         let connected = auth.exchange(tenant, &lease, &invitation, callback, args.force).await;
         lease.release().await?;
         connected?
     };
     say_connected(tenant, &connected)
+}
+
+/// A consent was given and its code lives for minutes: a sync that holds the tenant is waited for, as long as the code lives.
+async fn patient_lease(state: &State, tenant: &Tenant, run: RunId) -> Result<crate::state::Lease, CliError> {
+    const TRIES: u32 = 120;
+    for _ in 0..TRIES {
+        match state.lease(tenant, run).await {
+            Err(crate::state::StateError::Busy { .. }) => tokio::time::sleep(Duration::from_secs(4)).await,
+            other => return Ok(other?),
+        }
+    }
+    Ok(state.lease(tenant, run).await?)
 }
 
 fn say_connected(tenant: &Tenant, connected: &Connected) -> Result<ExitCode, CliError> {
@@ -519,14 +544,17 @@ fn finish(report: &Report, path: Option<&std::path::Path>) -> Result<ExitCode, C
     for trouble in report.troubles() {
         note(&trouble);
     }
-    if let Some(path) = path {
-        std::fs::write(path, report.json()).map_err(|source| CliError::Io {
-            what: format!("writing the report {}", path.display()),
-            hint: "the sync itself is done; its report is in the state under reports/ too",
-            source,
-        })?;
-    }
+    // stdout first: whoever started the run waits for its verdict, whatever becomes of the file.
     print(&report.summary())?;
+    if let Some(path) = path {
+        std::fs::write(path, report.json())
+            .map_err(|source| CliError::Io {
+                what: format!("writing the report {}", path.display()),
+                hint: "the sync itself is done; its report is in the state under reports/ too",
+                source,
+            })
+            .or_else(|e| if report.code == ExitCode::Done { Err(e) } else { Ok(note(&failure(&e).to_string())) })?;
+    }
     Ok(report.code)
 }
 

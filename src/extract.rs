@@ -12,6 +12,8 @@ use crate::http::{Answer, Budget, Judged, Meaning, Priority, meaning};
 use crate::names::{ResourceName, Tenant};
 use crate::state::Window;
 
+/// Confirmations go before the windows of a load, as listings do.
+const FIRST: u32 = 1_000_000;
 /// Pages of one window: a hundred million rows, far above any account's.
 const MOST_PAGES: u64 = 1_000_000;
 
@@ -302,7 +304,7 @@ fn refused(tenant: &Tenant, resource: &Resource, path: &str, answer: &Answer) ->
 pub async fn exists(session: &Session, resource: &Resource, item: &str, id: &str) -> Result<bool, ExtractError> {
     let encoded: String = url::form_urlencoded::byte_serialize(id.as_bytes()).collect();
     let path = item.replace(":id", &encoded.replace('+', "%20"));
-    let answer = session.get(&path, &[], Priority(1), &Budget::PAGE, |answer: Answer| Judged::Take(answer)).await?;
+    let answer = session.get(&path, &[], Priority(FIRST), &Budget::PAGE, |answer: Answer| Judged::Take(answer)).await?;
     match meaning(answer.status) {
         Meaning::Fine => Ok(true),
         Meaning::NotFound => Ok(false),

@@ -114,12 +114,18 @@ impl Auth {
         Ok(Invitation { link, redirect_uri: redirect_uri.clone(), state: Secret::new(state) })
     }
 
-    /// Waits for the browser on the callback's own port of this machine.
+    /// Waits for the browser on the callback's own port of this machine. `listening` is called once it can come: only then
+    /// may the link be shown.
     ///
     /// # Errors
     ///
     /// When the callback is not on this machine, its port is taken, or nobody came in time.
-    pub async fn await_callback(&self, tenant: &Tenant, invitation: &Invitation) -> Result<Callback, AuthError> {
+    pub async fn await_callback(
+        &self,
+        tenant: &Tenant,
+        invitation: &Invitation,
+        listening: impl FnOnce(),
+    ) -> Result<Callback, AuthError> {
         let uri = &invitation.redirect_uri;
         if uri.scheme() != "http" || !is_loopback(uri) {
             return Err(Self::connect_error(
@@ -136,6 +142,7 @@ impl Auth {
                 "end the program that holds it, or register another callback",
             )
         })?;
+        listening();
         let (sender, mut arrived) = mpsc::channel(1);
         let expected = Arc::new(invitation.state.clone());
         let router = axum::Router::new().route(uri.path(), axum::routing::get(arrive)).with_state((sender, expected));
@@ -201,15 +208,16 @@ impl Auth {
             ("code", code.as_str()),
             ("redirect_uri", invitation.redirect_uri.as_str()),
         ];
-        let issued = token::post(&self.client, &self.token_gate, &app, &secret, &form).await.map_err(|e| {
-            let hint = match e {
-                super::TokenError::InvalidGrant => {
-                    "the code is used, expired or of another callback: run the command again"
-                }
-                ref e => e.hint(),
-            };
-            Self::connect_error(tenant, e.to_string(), hint)
-        })?;
+        let issued =
+            token::post(&self.client, &self.token_gate(&app.name), &app, &secret, &form).await.map_err(|e| {
+                let hint = match e {
+                    super::TokenError::InvalidGrant => {
+                        "the code is used, expired or of another callback: run the command again"
+                    }
+                    ref e => e.hint(),
+                };
+                Self::connect_error(tenant, e.to_string(), hint)
+            })?;
         let offline = &self.config.provider.oauth.offline_scope;
         if issued.refresh.is_none() {
             return Err(Self::connect_error(
@@ -221,14 +229,15 @@ impl Auth {
             ));
         }
         let tokens = Tokens { access: issued.access, refresh: issued.refresh };
-        let scopes = issued.scopes.clone();
+        // An answer may leave out what is as it was asked for (RFC 6749, 5.1).
+        let scopes = if issued.scopes.is_empty() { self.config.scopes(tenant)?.list } else { issued.scopes };
         self.store(
             tenant,
             lease,
             CredentialKind::OAuth,
             Some(&app),
             &tokens,
-            issued.scopes,
+            scopes.clone(),
             issued.account.clone(),
             Some(issued.expires_at),
             force,

@@ -70,7 +70,7 @@ pub enum AuthError {
     },
     /// Several tenants of the app died in a row.
     #[error(
-        "tenant {tenant} was left alone: {deaths} tenants of app {app} were refused in a row, so the app itself is the likelier culprit\nhint: check client_id, client_secret and environment of app {app} and whether it still exists at the provider; then run again"
+        "tenant {tenant} was left alone: {deaths} tenants of app {app} were refused in a row, so the app itself is the likelier culprit\nhint: check client_id, client_secret and environment of app {app} and whether it still exists at the provider; then `hirelake connect TENANT --retry` lifts the mark of those that were refused"
     )]
     AppSuspected {
         /// The tenant.
@@ -147,7 +147,7 @@ pub struct Auth {
     clock: Clock,
     run: RunId,
     /// Requests to the token endpoint, of all tenants together: a courtesy, its own limit is not known.
-    token_gate: Gate,
+    token_gates: StdMutex<HashMap<AppName, Arc<Gate>>>,
     deaths: StdMutex<HashMap<AppName, u32>>,
     /// What is refreshed, or may be, by tenant.
     flights: StdMutex<HashMap<Tenant, Arc<tokio::sync::Mutex<Current>>>>,
@@ -175,7 +175,6 @@ impl Auth {
             why: e.to_string(),
             hint: "install ca-certificates, or set SSL_CERT_FILE".into(),
         })?;
-        let token_gate = Gate::new(clock, Rate { per_second: 10.0, burst: 10 });
         Ok(Self {
             config,
             state,
@@ -183,7 +182,7 @@ impl Auth {
             client,
             clock,
             run,
-            token_gate,
+            token_gates: StdMutex::default(),
             deaths: StdMutex::default(),
             flights: StdMutex::default(),
         })
@@ -221,7 +220,7 @@ impl Auth {
         app: Option<(App, Secret)>,
         entry: Option<Open>,
     ) -> Session {
-        let current = Arc::new(tokio::sync::Mutex::new(Current { entry, asked: 0 }));
+        let current = Arc::new(tokio::sync::Mutex::new(Current { entry, asked: 0, unsaved: None }));
         self.flights().insert(tenant.clone(), current.clone());
         let line = self.state.grants(tenant);
         let keeper = Keeper { auth: self.clone(), tenant: tenant.clone(), app, lease, line, current };
@@ -251,6 +250,30 @@ impl Auth {
             }
             _ => Ok(entry),
         }
+    }
+
+    /// The permits of an app's requests to the token endpoint: a courtesy, its own limit is not known. One an app, so that a
+    /// pause which one is asked for holds no other.
+    fn token_gate(&self, app: &AppName) -> Arc<Gate> {
+        let mut gates = self.token_gates.lock().unwrap_or_else(PoisonError::into_inner);
+        let gate = || Arc::new(Gate::new(self.clock, Rate { per_second: 10.0, burst: 10 }));
+        gates.entry(app.clone()).or_insert_with(gate).clone()
+    }
+
+    /// Lifts the mark of a dead grant, so that its tokens are tried once more; the provider has the last word.
+    ///
+    /// # Errors
+    ///
+    /// As [`Auth::open`].
+    pub async fn retry(self: &Arc<Self>, tenant: &Tenant, lease: Arc<Lease>) -> Result<(), AuthError> {
+        let line = self.state.grants(tenant);
+        if let Some(last) = line.last::<Grant>().await?
+            && let Standing::Dead { since, why } = &last.body.standing
+        {
+            let standing = Standing::Uncertain { since: *since, why: why.clone() };
+            line.append(last.n, Grant { standing, ..last.body }).await?;
+        }
+        self.open(tenant, lease).await.map(|_| ())
     }
 
     fn died(&self, app: &AppName) {
@@ -295,6 +318,9 @@ struct Current {
     entry: Option<Open>,
     /// Requests of this run that may have been acted on and were not answered.
     asked: u32,
+    /// The next generation, received and not saved yet: the token before it is used up, so nothing is asked before this is
+    /// durable.
+    unsaved: Option<Open>,
 }
 
 #[derive(Debug, Clone)]
@@ -444,6 +470,11 @@ impl Keeper {
     }
 
     async fn renew(&self, mut current: OwnedMutexGuard<Current>, refused: Option<&Secret>) -> Result<Open, AuthError> {
+        if current.unsaved.is_some() {
+            let open = self.save(&mut current).await?;
+            current.entry = Some(open.clone());
+            return Ok(open);
+        }
         // Look again: a keepalive before our lease, or a reconnect, may have stored newer tokens.
         let entry = self.auth.stored(&self.tenant, &self.line).await?;
         let open = self.unsealed(entry)?;
@@ -513,11 +544,12 @@ impl Keeper {
             open = self.stand(open, Standing::Refreshing { run: self.auth.run }).await?;
             current.asked += 1;
             let form = [("grant_type", "refresh_token"), ("refresh_token", refresh.expose())];
-            let error = match token::post(&self.auth.client, &self.auth.token_gate, app, secret, &form).await {
+            let gate = self.auth.token_gate(&app.name);
+            let error = match token::post(&self.auth.client, &gate, app, secret, &form).await {
                 Ok(issued) => {
                     self.auth.lived(&app.name);
                     current.asked = 0;
-                    return self.succeed(open, issued).await;
+                    return self.succeed(current, open, issued).await;
                 }
                 Err(error) => error,
             };
@@ -563,8 +595,8 @@ impl Keeper {
         Ok(Open { n: entry.n, grant: entry.body, tokens: open.tokens })
     }
 
-    /// Saves the next generation durably; only then may its access token be used.
-    async fn succeed(&self, open: Open, issued: token::Issued) -> Result<Open, AuthError> {
+    /// Makes the next generation of what was issued, and saves it.
+    async fn succeed(&self, current: &mut Current, open: Open, issued: token::Issued) -> Result<Open, AuthError> {
         let tokens = Tokens { access: issued.access, refresh: issued.refresh.or(open.tokens.refresh) };
         let mut grant = Grant {
             generation: open.grant.generation + 1,
@@ -581,20 +613,40 @@ impl Keeper {
         }
         let vault = |source| AuthError::Vault { tenant: self.tenant.clone(), source };
         grant.seal(&self.auth.vault, &self.tenant, &tokens).map_err(vault)?;
-        // The old refresh token is used up: a store that fails for a moment must not cost the grant.
+        current.unsaved = Some(Open { n: open.n, grant, tokens });
+        self.save(current).await
+    }
+
+    /// Saves the next generation durably; only then may its access token be used. The old refresh token is used up, so a
+    /// store that fails for a moment must not cost the grant.
+    async fn save(&self, current: &mut Current) -> Result<Open, AuthError> {
+        let Some(Open { n, grant, tokens }) = current.unsaved.clone() else {
+            return Err(AuthError::NotConnected { tenant: self.tenant.clone() });
+        };
         let mut tries = 0;
         let entry = loop {
-            match self.line.append(open.n, grant.clone()).await {
+            let failed = match self.try_save(n, &grant).await {
                 Ok(entry) => break entry,
-                Err(StateError::Store(e)) if tries < 5 => {
-                    tries += 1;
-                    tracing::warn!(tenant = %self.tenant, error = %e, tries, "new tokens could not be saved; trying again");
-                    tokio::time::sleep(Duration::from_millis(200 << tries)).await;
-                }
+                Err(StateError::Store(e)) if tries < 5 => e,
                 Err(e) => return Err(e.into()),
-            }
+            };
+            tries += 1;
+            tracing::warn!(tenant = %self.tenant, error = %failed, tries, "new tokens could not be saved; trying again");
+            tokio::time::sleep(Duration::from_millis(200 << tries)).await;
         };
         tracing::info!(tenant = %self.tenant, generation = grant.generation, "grant refreshed");
+        current.unsaved = None;
         Ok(Open { n: entry.n, grant: entry.body, tokens })
+    }
+
+    async fn try_save(&self, n: u64, grant: &Grant) -> Result<Entry<Grant>, StateError> {
+        match self.line.append(n, grant.clone()).await {
+            // An earlier try may have saved it, and failed only after that.
+            Err(lost @ StateError::Lost { .. }) => match self.line.last::<Grant>().await? {
+                Some(last) if last.body.generation == grant.generation && last.body.sealed == grant.sealed => Ok(last),
+                _ => Err(lost),
+            },
+            saved => saved,
+        }
     }
 }

@@ -30,7 +30,7 @@ const BODY: Duration = Duration::from_secs(90);
 /// Redirects followed for one request: one move of a data centre, and one more.
 const HOPS: u32 = 3;
 /// The longest `Retry-After` that is waited for; a longer one fails the request with its own words.
-const LONGEST_PAUSE: Duration = Duration::from_secs(600);
+const LONGEST_PAUSE: Duration = Duration::from_secs(240);
 
 /// Bounds of one request, retries included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,13 +1,13 @@
 //! What a commit says: which windows of a resource are in the lake, and how the lake's files looked then.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use super::{Intervals, Window};
 use crate::catalog::Granularity;
 use crate::clock::Timestamp;
-use crate::names::RunId;
+use crate::names::{ResourceName, RunId};
 use crate::store::Version;
 
 /// Why a commit was made.
@@ -71,6 +71,9 @@ pub struct Commit {
     pub schema: String,
     /// Every file of the table, by its hive folder (empty for a table of one file).
     pub partitions: BTreeMap<String, PartitionFigures>,
+    /// The tables taken out of this one that were read along: one that is missing here has fallen behind.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub along: BTreeSet<ResourceName>,
     /// What a backfill read; informative.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backfilled: Option<Window>,
@@ -89,6 +92,7 @@ impl Commit {
             granularity,
             schema,
             partitions: BTreeMap::new(),
+            along: BTreeSet::new(),
             backfilled: None,
         }
     }

@@ -130,12 +130,16 @@ impl Group {
         let commit =
             parts[0].last.as_ref().map_or_else(empty, |l| Commit { run: run.run, backfilled: None, ..l.body.clone() });
         let mut wish = Wish { full: run.options.full, backfill: run.options.backfill };
-        // A table that was enabled after its parent was loaded has no history yet: its parent is read anew.
-        let begun = parts[0].last.as_ref().is_some_and(|l| l.body.load_started.is_some());
-        let late = begun && parts[1..].iter().any(|p| p.last.is_none());
+        // A table that was enabled after its parent was loaded has no history yet, and one that was left out for a while has
+        // fallen behind: the parent is read anew.
+        let begun = parts[0].last.as_ref().filter(|l| l.body.load_started.is_some());
+        let behind = |p: &Part, along: &BTreeSet<_>| p.last.is_none() || !along.contains(&p.resource.name);
+        let late = begun.is_some_and(|l| parts[1..].iter().any(|p| behind(p, &l.body.along)));
         if late && wish.backfill.is_none() && !wish.full {
             wish.full = true;
-            parts[0].report.notes.push("read anew from the start, because a table taken out of it is new".into());
+            parts[0].report.notes.push(
+                "read anew from the start, because a table taken out of it is new or was left out for a while".into(),
+            );
         }
         Ok(Self {
             run,
@@ -167,6 +171,10 @@ impl Group {
     /// Whether everything that was begun was read to its end.
     pub(super) fn is_complete(&self) -> bool {
         self.complete && self.failure.is_none()
+    }
+    /// Says that something due was left for the next run.
+    pub(super) fn leave_the_rest(&mut self) {
+        self.complete = false;
     }
     /// Whether every record could be decoded.
     pub(super) fn is_clean(&self) -> bool {
@@ -425,7 +433,9 @@ impl Group {
                             u.requests += 1;
                         });
                         let seq = run.seq.fetch_add(1, Ordering::Relaxed);
-                        Message::Page { job, page: Box::new(fetched.page), seen_at: fetched.received, seq }
+                        // By the provider's clock, which also says when something was deleted.
+                        let seen_at = fetched.date.unwrap_or(fetched.received);
+                        Message::Page { job, page: Box::new(fetched.page), seen_at, seq }
                     }
                     Ok(None) => Message::Finished { job, requests: pager.requests(), date },
                     Err(error) => Message::Failed { job, requests: pager.requests(), error },
@@ -450,9 +460,9 @@ impl Group {
                     .and_then(|c| c.as_primitive_opt::<TimestampMicrosecondType>());
                 let ids = keys(&page.rows, &self.chosen.resource.key);
                 for (i, key) in ids.enumerate() {
-                    if let Some(us) = at.filter(|a| !a.is_null(i)).map(|a| a.value(i)) {
-                        self.deletions.push(Deletion { key, at: Timestamp::from_ms(us.div_euclid(1000)) });
-                    }
+                    // One without a usable time is a deletion all the same: it was one when it was seen.
+                    let at = at.filter(|a| !a.is_null(i)).map(|a| Timestamp::from_ms(a.value(i).div_euclid(1000)));
+                    self.deletions.push(Deletion { key, at: at.unwrap_or(seen_at) });
                 }
             }
             Mode::Incremental { .. } | Mode::Extracted { .. } => {}
@@ -558,6 +568,9 @@ impl Group {
         let run = self.run.clone();
         run.lease.ensure().await?;
         self.commit.partitions.clone_from(&self.parts[0].partitions);
+        if self.commit.kind != CommitKind::Backfill {
+            self.commit.along = self.parts[1..].iter().map(|p| p.resource.name.clone()).collect();
+        }
         for i in (0..self.parts.len()).rev() {
             let part = &mut self.parts[i];
             // A table that only a backfill wrote has no history yet: without a commit it is still known to be new.
@@ -607,6 +620,10 @@ impl Group {
             Some(item) => {
                 let (mut gone, asked) = (Vec::new(), absent.len());
                 for id in absent {
+                    if run.world.stop.is_cancelled() {
+                        self.complete = false;
+                        break;
+                    }
                     self.parts[0].report.requests += 1;
                     if !extract::exists(&run.session, &resource, item, &id).await? {
                         gone.push(id);
@@ -632,6 +649,12 @@ impl Group {
                     });
                     let Some(fetched) = next.await? else { break };
                     again.extend(keys(&fetched.page.rows, &resource.key));
+                    // What cannot be decoded cannot be told from what is missing.
+                    let clear = fetched.page.rejected.is_empty() && !run.world.stop.is_cancelled();
+                    if !clear {
+                        self.complete = false;
+                        return Ok(());
+                    }
                 }
                 self.parts[0].report.requests += pager.requests();
                 absent.retain(|id| !again.contains(id));

@@ -180,7 +180,12 @@ pub async fn run(world: &World, options: &Options) -> Result<Report, SyncError> 
         let mut names = HashMap::new();
         let mut done = BTreeMap::new();
         loop {
-            while running.len() < world.config.tenants_at_once && !tenants.is_empty() {
+            if stop.is_cancelled() {
+                // No new work: not a lease, and above all no refresh that the end could cut.
+                let left = tenants.drain(..).map(|t| (t, TenantReport { stopped: true, ..TenantReport::default() }));
+                done.extend(left);
+            }
+            while running.len() < world.config.tenants_at_once {
                 let Some(tenant) = tenants.pop() else { break };
                 let job = TenantJob {
                     world: World { stop: stop.clone(), ..world.clone() },
@@ -330,6 +335,10 @@ impl TenantJob {
         if swept > 0 {
             tracing::info!(swept, "removed staged files of a killed run");
         }
+        if self.world.stop.is_cancelled() {
+            report.stopped = true;
+            return Ok(());
+        }
         let session = Arc::new(self.auth.open(&self.tenant, lease.clone()).await?);
         let scratch = scratch(&self.world, &self.tenant)?;
         let lake = lake(&self.world, &self.tenant, &scratch);
@@ -349,7 +358,9 @@ impl TenantJob {
             seq: AtomicU64::new(0),
         });
         let outcome = run.resources(report).await;
-        run.state.sweep_quarantine(&run.tenant, run.world.config.quarantine_keep).await?;
+        if let Err(error) = run.state.sweep_quarantine(&run.tenant, run.world.config.quarantine_keep).await {
+            tracing::warn!(%error, "the quarantine could not be swept; the next run tries again");
+        }
         let pace = session.gate().pace();
         report.requests = pace.requests;
         report.refused = pace.refused;
@@ -502,7 +513,8 @@ impl TenantRun {
             let done = match joined.map_err(|_| SyncError::Died { tenant: self.tenant.clone() })? {
                 Err(done) => vec![done],
                 Ok((mut group, mut error)) => {
-                    if error.is_none() && group.is_complete() && !self.world.stop.is_cancelled() {
+                    // Also when the run is to stop: it is local work, and nobody erased stays because loads take long.
+                    if error.is_none() && group.is_complete() {
                         error = self.delete(&mut group, report).await.err();
                     }
                     group.end(error)
@@ -558,10 +570,11 @@ impl TenantRun {
         let mut listed = false;
         for work in plan::due(group.resource(), group.last(), self.bound, overlap, group.wish()) {
             listed |= matches!(work, Work::Listing { .. });
-            group.read(work, false).await?;
             if self.world.stop.is_cancelled() {
+                group.leave_the_rest();
                 return Ok(());
             }
+            group.read(work, false).await?;
         }
         // A backfill lists nothing, and from nothing nothing is missing; a record that could not be decoded is missing from
         // what was seen, not from the listing.

@@ -246,7 +246,7 @@ async fn the_callback_waits_for_the_one_who_knows_the_state() {
         seen.push(get(&format!("code=good&state={state}")).await);
         (seen, idle)
     };
-    let (callback, (seen, _idle)) = tokio::join!(auth.await_callback(&acme, &invitation), visitors);
+    let (callback, (seen, _idle)) = tokio::join!(auth.await_callback(&acme, &invitation, || ()), visitors);
     let callback = callback.unwrap();
     assert_eq!((callback.code.as_deref(), callback.state), (Some("good"), Some(state.clone())));
     assert_eq!(seen.iter().map(|(status, _)| *status).collect::<Vec<_>>(), [400, 400, 400, 200]);
@@ -260,12 +260,12 @@ async fn a_callback_that_cannot_come_is_said() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
     let auth = with_callback(&bench, &format!("http://127.0.0.1:{port}/callback"));
-    let mut refused = vec![said(&auth.await_callback(&acme, &auth.invite(&acme).unwrap()).await.unwrap_err())];
+    let mut refused = vec![said(&auth.await_callback(&acme, &auth.invite(&acme).unwrap(), || ()).await.unwrap_err())];
     drop(taken);
-    refused.push(said(&auth.await_callback(&acme, &auth.invite(&acme).unwrap()).await.unwrap_err()));
+    refused.push(said(&auth.await_callback(&acme, &auth.invite(&acme).unwrap(), || ()).await.unwrap_err()));
     let mut away = auth.invite(&acme).unwrap();
     away.redirect_uri = "https://hire.example.com/callback".parse().unwrap();
-    refused.push(said(&auth.await_callback(&acme, &away).await.unwrap_err()));
+    refused.push(said(&auth.await_callback(&acme, &away, || ()).await.unwrap_err()));
     assert_snapshot!(refused.join("\n").replace(&port.to_string(), "PORT"), @r#"
     connecting tenant acme failed: port PORT of the callback cannot be listened on (Address already in use (os error 98))
     hint: end the program that holds it, or register another callback

@@ -92,8 +92,10 @@ async fn a_first_load_that_is_killed_again_and_again_ends_as_if_it_never_was() {
     let expected = everything(&world_in(&whole).await, "acme").await;
     assert_eq!(expected["opportunities"].len(), 600);
 
-    let (mut killed, mut swept) = (0, 0);
-    for load in 0..LOADS {
+    let (mut killed, mut swept, mut load) = (0, 0, 0);
+    while killed < LOADS * KILLS {
+        load += 1;
+        assert!(load <= 4 * LOADS, "seed {seed}: only {killed} were killed");
         let folder = start(&format!("load-{load}"));
         for kill in 0..KILLS {
             // Early and late, so that several runs of one load get somewhere.
@@ -112,8 +114,7 @@ async fn a_first_load_that_is_killed_again_and_again_ends_as_if_it_never_was() {
         assert_eq!(staged(&folder), 0, "{when}: files left in staging");
         assert_same(&everything(&world_in(&folder).await, "acme").await, &expected, &when);
     }
-    println!("{killed} of {} runs were killed, {swept} staged files were left behind and swept", LOADS * KILLS);
-    assert!(killed >= LOADS * KILLS / 2, "seed {seed}: only {killed} were killed");
+    println!("{killed} runs of {load} loads were killed, {swept} staged files were left behind and swept");
 }
 
 fn staged(folder: &Path) -> usize {

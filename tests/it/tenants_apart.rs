@@ -109,3 +109,25 @@ async fn a_busy_tenant_leaves_the_others_their_sync() {
     bench.sync().await;
     bench.assert_right("birch").await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_begins_no_further_tenant() {
+    let names = ["acme", "birch", "cedar", "dogwood"];
+    let accounts = names.iter().map(|n| AccountSize::new(*n, 60)).collect();
+    let config = "tenants_at_once = 1".to_owned();
+    let bench = Setup { accounts, config, latency: Duration::from_millis(400), ..Setup::default() }.start().await;
+    for name in names {
+        bench.connect(name).await;
+    }
+    bench.pass(Duration::from_secs(3600)).await;
+    bench.control.reset_stats();
+    let options = Options { deadline: Some(Duration::from_millis(600)), ..Options::default() };
+    let report = bench.sync_with(options).await;
+    assert_eq!(report.code, ExitCode::Stopped, "{}", report.troubles().join("\n"));
+    assert_eq!(bench.control.stats().token_requests, 1, "no grant was refreshed for nothing");
+    assert!(names.iter().all(|n| report.tenants[&tenant(n)].stopped), "each is told to be unfinished");
+    bench.sync().await;
+    for name in names {
+        bench.assert_right(name).await;
+    }
+}

@@ -202,6 +202,26 @@ async fn a_revoked_grant_is_dead_and_left_alone_until_it_is_connected_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_dead_mark_can_be_lifted() {
+    let bench = due(setup()).await;
+    fail(&bench, 2, status(403, Some(r#"{"error":"invalid_grant"}"#), None));
+    assert_eq!(sync(&bench).await.code, ExitCode::Reconnect);
+    assert_eq!(health(&bench, "acme").await, "dead");
+    asked(&bench);
+    for expected in ["dead", "live"] {
+        let run = RunId::new();
+        let (auth, lease) = (bench.auth(run), Arc::new(bench.state().lease(&tenant("acme"), run).await.unwrap()));
+        let retried = auth.retry(&tenant("acme"), lease.clone()).await;
+        auth.settled(&tenant("acme")).await;
+        Arc::into_inner(lease).unwrap().release().await.unwrap();
+        assert_eq!((retried.is_ok(), health(&bench, "acme").await), (expected == "live", expected));
+        assert_eq!(asked(&bench), (1, 0), "one request for one try");
+    }
+    bench.sync().await;
+    bench.assert_right("acme").await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_grant_revoked_in_mid_run_costs_one_refresh() {
     let bench = Setup { latency: Duration::from_secs(1), ..Setup::new(400) }.start().await;
     bench.connect("acme").await;
@@ -431,7 +451,7 @@ async fn when_three_die_in_a_row_the_app_is_suspected_and_the_fourth_left_alone(
     assert_eq!((report.code, asked(&bench)), (ExitCode::Partial, (3, 0)));
     assert_snapshot!(report.tenants[&tenant("d")].failures[0], @r"
     tenant d was left alone: 3 tenants of app main were refused in a row, so the app itself is the likelier culprit
-    hint: check client_id, client_secret and environment of app main and whether it still exists at the provider; then run again
+    hint: check client_id, client_secret and environment of app main and whether it still exists at the provider; then `hirelake connect TENANT --retry` lifts the mark of those that were refused
     ");
     assert_eq!(report.tenants[&tenant("d")].failures[0].code, ExitCode::Configuration);
     assert_eq!(grant(&bench, "d").await, before);

@@ -303,7 +303,30 @@ async fn a_table_enabled_later_gets_its_history() {
     bench.sync_with(Options { backfill: Some(window), ..Options::default() }).await;
     let report = bench.sync().await;
     assert_eq!(of(&report, "opportunities").mode, "load");
-    assert_snapshot!(report.troubles().join("\n"), @"note: acme/opportunities: read anew from the start, because a table taken out of it is new");
+    assert_snapshot!(report.troubles().join("\n"), @"note: acme/opportunities: read anew from the start, because a table taken out of it is new or was left out for a while");
+    bench.assert_right("acme").await;
+    bench.pass(seconds(600)).await;
+    assert_eq!(of(&bench.sync().await, "opportunities").mode, "increment");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_table_left_out_for_a_while_catches_up() {
+    let defaults = Setup::default().defaults;
+    let mut bench = Setup::new(120).start().await;
+    bench.connect("acme").await;
+    bench.sync().await;
+    bench.pass(seconds(600)).await;
+    bench.reconfigure(&format!("{defaults}\nresources = [\"opportunities\", \"contacts\"]"), "", &[]);
+    bench.sync().await;
+    // What changes now is seen by the opportunities' cursor, and by nobody for the applications.
+    for o in bench.control.dump("acme", "opportunities").unwrap().iter().take(40) {
+        bench.control.edit_application("acme", o["id"].as_str().unwrap());
+    }
+    bench.pass(seconds(600)).await;
+    bench.sync().await;
+    bench.pass(seconds(600)).await;
+    bench.reconfigure(&defaults, "", &[]);
+    assert_eq!(of(&bench.sync().await, "opportunities").mode, "load");
     bench.assert_right("acme").await;
     bench.pass(seconds(600)).await;
     assert_eq!(of(&bench.sync().await, "opportunities").mode, "increment");
