@@ -546,14 +546,19 @@ fn finish(report: &Report, path: Option<&std::path::Path>) -> Result<ExitCode, C
     }
     // stdout first: whoever started the run waits for its verdict, whatever becomes of the file.
     print(&report.summary())?;
-    if let Some(path) = path {
-        std::fs::write(path, report.json())
-            .map_err(|source| CliError::Io {
-                what: format!("writing the report {}", path.display()),
-                hint: "the sync itself is done; its report is in the state under reports/ too",
-                source,
-            })
-            .or_else(|e| if report.code == ExitCode::Done { Err(e) } else { Ok(note(&failure(&e).to_string())) })?;
+    if let Some(path) = path
+        && let Err(source) = std::fs::write(path, report.json())
+    {
+        let failed = CliError::Io {
+            what: format!("writing the report {}", path.display()),
+            hint: "the sync itself is done; its report is in the state under reports/ too",
+            source,
+        };
+        // A verdict that says more is not hidden behind the file.
+        if report.code == ExitCode::Done {
+            return Err(failed);
+        }
+        note(&format!("error: {}", failure(&failed)));
     }
     Ok(report.code)
 }
