@@ -30,7 +30,7 @@ pub use error::{LoadError, Place};
 pub use find::{Figures, column_map, figures, living_keys, read_table, select, still_referenced};
 pub use merge::{Merged, Suppress, merge};
 pub use shape::{Found, Relaid, bring_forward, layout_found, relay};
-pub use spill::{PendingPartition, Runs, Spill, Ticket, sweep};
+pub use spill::{PendingPartition, Runs, Spill, Ticket};
 
 use crate::catalog::{PartitionValue, Table};
 use crate::names::Tenant;

@@ -5,8 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, File};
-use std::io::{self, BufReader, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::io::{BufReader, BufWriter, Write};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch, TimestampMicrosecondArray, UInt32Array, new_null_array};
@@ -419,40 +419,4 @@ fn partitions(table: &Table, batch: &RecordBatch) -> Result<BTreeMap<PartitionVa
 
 fn place(table: &Table) -> Place {
     Place { table: format!("{}/{}", table.provider, table.resource).into(), partition: "".into() }
-}
-
-/// Removes folders below `folder` (one a run) in which nothing was written since `before`: the spills of killed runs.
-/// Gives how many were removed; a folder that is not there holds none.
-///
-/// # Errors
-///
-/// When the folder cannot be read or a leftover cannot be removed.
-pub fn sweep(folder: &Path, before: Timestamp) -> io::Result<u64> {
-    let entries = match fs::read_dir(folder) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(0),
-        other => other?,
-    };
-    let mut removed = 0;
-    for entry in entries {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() && newest(&entry.path())? < before {
-            fs::remove_dir_all(entry.path())?;
-            removed += 1;
-        }
-    }
-    Ok(removed)
-}
-
-fn newest(folder: &Path) -> io::Result<Timestamp> {
-    let mut time = Timestamp::from_system(fs::metadata(folder)?.modified()?);
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        let inner = if entry.file_type()?.is_dir() {
-            newest(&entry.path())?
-        } else {
-            Timestamp::from_system(entry.metadata()?.modified()?)
-        };
-        time = time.max(inner);
-    }
-    Ok(time)
 }

@@ -958,16 +958,3 @@ async fn work_that_dies_is_an_error() {
     hint: the disk is full: free some space and run again; what was in place is unharmed
     ");
 }
-
-#[test]
-fn leftovers_of_killed_runs_are_swept() {
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("run-1/opportunities/000000.arrow");
-    fs::create_dir_all(file.parent().unwrap()).unwrap();
-    fs::write(&file, "x").unwrap();
-    let now = Timestamp::from_system(std::time::SystemTime::now());
-    assert_eq!(sweep(dir.path(), now.minus(std::time::Duration::from_secs(3600))).unwrap(), 0, "it may be in use");
-    assert_eq!(sweep(dir.path(), now.plus(std::time::Duration::from_secs(3600))).unwrap(), 1);
-    assert!(!dir.path().join("run-1").exists());
-    assert_eq!(sweep(&dir.path().join("nothing"), now).unwrap(), 0);
-}

@@ -29,6 +29,10 @@ impl Dice {
 fn program(folder: &Path) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hirelake"));
     command.arg("--config").arg(folder.join("hirelake.toml")).arg("sync").env_clear();
+    // A folder of its own for spilled rows, so that leftovers show.
+    let scratch = folder.join("scratch");
+    std::fs::create_dir_all(&scratch).unwrap();
+    command.env("HIRELAKE_SCRATCH", &scratch);
     command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
@@ -112,6 +116,7 @@ async fn a_first_load_that_is_killed_again_and_again_ends_as_if_it_never_was() {
         let when = format!("seed {seed}, load {load}");
         to_the_end(&folder, &when).await;
         assert_eq!(staged(&folder), 0, "{when}: files left in staging");
+        assert_eq!(std::fs::read_dir(folder.join("scratch")).unwrap().count(), 0, "{when}: spilled rows left");
         assert_same(&everything(&world_in(&folder).await, "acme").await, &expected, &when);
     }
     println!("{killed} runs of {load} loads were killed, {swept} staged files were left behind and swept");
