@@ -169,12 +169,6 @@ impl<'a> Pager<'a> {
         self.requests
     }
 
-    /// Whether a stale token made it begin anew; rows may then have come twice.
-    #[must_use]
-    pub fn restarted(&self) -> bool {
-        self.restarted
-    }
-
     /// The next page; `None` after the last one. A body that `decode` refuses is asked for again within the budget; its
     /// sentence must not quote the body.
     ///

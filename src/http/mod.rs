@@ -9,7 +9,6 @@ mod gate;
 mod retry;
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -479,15 +478,6 @@ fn transport(e: &reqwest::Error) -> Cause {
     }
     let words = if words.is_empty() { "connection closed".to_owned() } else { words.join(": ") };
     if e.is_connect() { Cause::Unreachable(words) } else { Cause::Lost(words) }
-}
-
-/// A client and a gate for one tenant, shared by all its tasks.
-#[derive(Debug, Clone)]
-pub struct Line {
-    /// Makes the requests.
-    pub client: Client,
-    /// Hands out the permits.
-    pub gate: Arc<Gate>,
 }
 
 #[cfg(test)]
