@@ -8,7 +8,10 @@ use serde::Deserialize;
 use toml::{Table as TomlTable, Value};
 use url::Url;
 
-use super::{App, Config, ConfigError, DEFAULT_FILE, NOT_A_SOURCE, SecretSource, TenantConfig, first_line, hint_line};
+use super::{
+    App, Config, ConfigError, ConnectConfig, DEFAULT_FILE, NOT_A_SOURCE, SecretSource, TenantConfig, first_line,
+    hint_line,
+};
 use crate::catalog::{
     self, Endpoints, Environment, Granularity, Mode, OnDelete, Provider, Rate, Resource, Table, is_loopback, scopes,
 };
@@ -45,6 +48,8 @@ struct Raw {
     partitions: BTreeMap<ResourceName, Granularity>,
     #[serde(default)]
     sync: RawSync,
+    #[serde(default)]
+    connect: RawConnect,
 }
 
 fn default_lake() -> String {
@@ -59,17 +64,22 @@ fn default_state() -> String {
 #[serde(deny_unknown_fields)]
 struct RawVault {
     key: SecretSource,
+    #[serde(default)]
+    previous: Vec<SecretSource>,
 }
 
 impl Default for RawVault {
     fn default() -> Self {
-        Self { key: SecretSource::Env("HIRELAKE_VAULT_KEY".into()) }
+        Self { key: SecretSource::Env("HIRELAKE_VAULT_KEY".into()), previous: Vec::new() }
     }
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawApp {
+    title: Option<String>,
+    description: Option<String>,
+    logo: Option<Url>,
     environment: Environment,
     client_id: String,
     client_secret: SecretSource,
@@ -111,6 +121,24 @@ impl Default for RawSync {
             refresh_margin: "5m".into(),
             tenants_at_once: 8,
             quarantine_keep: "30d".into(),
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawConnect {
+    public_url: Option<Url>,
+    listen: std::net::SocketAddr,
+    invite_life: String,
+}
+
+impl Default for RawConnect {
+    fn default() -> Self {
+        Self {
+            public_url: None,
+            listen: std::net::SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, 8915)),
+            invite_life: "7d".into(),
         }
     }
 }
@@ -334,10 +362,10 @@ impl Checker<'_> {
             let checked = self.tenant(&provider, &apps, &format!("tenants.{name}"), tenant, &raw.defaults)?;
             tenants.insert(name.clone(), checked);
         }
-        let time = |key: &str, text: &str| {
+        let time = |section: &str, key: &str, text: &str| {
             duration(text).ok_or_else(|| {
                 self.invalid(
-                    "sync",
+                    section,
                     key,
                     format!("`{key}` is no length of time"),
                     "write it as 90s, 10m, 1h 30m or 30d",
@@ -357,16 +385,22 @@ impl Checker<'_> {
             }
         };
         Ok(Config {
-            overlap: time("overlap", &raw.sync.overlap)?,
-            safety_lag: time("safety_lag", &raw.sync.safety_lag)?,
-            refresh_margin: time("refresh_margin", &raw.sync.refresh_margin)?,
-            quarantine_keep: time("quarantine_keep", &raw.sync.quarantine_keep)?,
+            overlap: time("sync", "overlap", &raw.sync.overlap)?,
+            safety_lag: time("sync", "safety_lag", &raw.sync.safety_lag)?,
+            refresh_margin: time("sync", "refresh_margin", &raw.sync.refresh_margin)?,
+            quarantine_keep: time("sync", "quarantine_keep", &raw.sync.quarantine_keep)?,
             tenants_at_once: raw.sync.tenants_at_once,
             path: self.source.path.clone(),
             lake: place(raw.lake),
             state: place(raw.state),
             scratch: raw.scratch.map_or_else(std::env::temp_dir, |s| base.join(s)),
             vault_key: raw.vault.key.below(&base),
+            vault_previous: raw.vault.previous.into_iter().map(|k| k.below(&base)).collect(),
+            connect: ConnectConfig {
+                invite_life: time("connect", "invite_life", &raw.connect.invite_life)?,
+                listen: raw.connect.listen,
+                public_url: self.public_url(raw.connect.public_url)?,
+            },
             provider,
             apps,
             tenants,
@@ -374,6 +408,25 @@ impl Checker<'_> {
             partitions: raw.partitions,
             warnings: self.warnings,
         })
+    }
+
+    /// The address of the connect page; it gets a slash at its end, so that pages lie below it.
+    fn public_url(&self, url: Option<Url>) -> Result<Option<Url>, ConfigError> {
+        let Some(mut url) = url else { return Ok(None) };
+        if url.cannot_be_a_base() || (url.scheme() != "https" && !(url.scheme() == "http" && is_loopback(&url))) {
+            return Err(self.invalid(
+                "connect",
+                "public_url",
+                format!("public_url is `{}`, not https", url.scheme()),
+                "customers open it in their browsers: put a proxy with TLS before `hirelake connect serve`; http is for this machine's loopback address",
+            ));
+        }
+        if !url.path().ends_with('/') {
+            url.set_path(&format!("{}/", url.path()));
+        }
+        url.set_query(None);
+        url.set_fragment(None);
+        Ok(Some(url))
     }
 
     fn no_resource(&self, provider: &Provider, section: &str, name: &ResourceName) -> ConfigError {
@@ -496,6 +549,30 @@ impl Checker<'_> {
                 format!("without it the consent page offers only `{}`", provider.oauth.offline_scope),
             ));
         }
+        for (key, text, range) in [("title", &raw.title, 1..=80), ("description", &raw.description, 20..=140)] {
+            let Some(text) = text else { continue };
+            let length = text.trim().chars().count();
+            if !range.contains(&length) {
+                return Err(self.invalid(
+                    &section,
+                    key,
+                    format!(
+                        "app {name}: the {key} has {length} characters, and {} to {} are taken",
+                        range.start(),
+                        range.end()
+                    ),
+                    "the provider's registration form shows it to customers; `hirelake connect guide` prints all that the form asks",
+                ));
+            }
+        }
+        if raw.logo.as_ref().is_some_and(|l| l.scheme() != "https") {
+            return Err(self.invalid(
+                &section,
+                "logo",
+                format!("app {name}: the logo's address is not https"),
+                "give the https address of a square picture",
+            ));
+        }
         let scopes = match raw.scopes.as_deref().map(|s| scopes::parse(provider, s)).transpose() {
             Ok(scopes) => scopes,
             Err(e) => {
@@ -511,6 +588,9 @@ impl Checker<'_> {
         self.warnings.extend(scopes.iter().flat_map(|s| &s.mended).map(|m| format!("app {name}: {m}")));
         Ok(App {
             name,
+            title: raw.title,
+            description: raw.description,
+            logo: raw.logo,
             environment: raw.environment,
             client_id: raw.client_id,
             client_secret: raw.client_secret.below(base),

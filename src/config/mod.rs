@@ -173,6 +173,12 @@ impl fmt::Display for SecretSource {
 pub struct App {
     /// Its name in the configuration.
     pub name: AppName,
+    /// Its name as customers know it and as it is registered, 1 to 80 characters.
+    pub title: Option<String>,
+    /// What it does, as the registration form wants it: 20 to 140 characters.
+    pub description: Option<String>,
+    /// A square picture over https.
+    pub logo: Option<Url>,
     /// Which side of the provider it belongs to.
     pub environment: Environment,
     /// The id that the provider issued.
@@ -202,6 +208,17 @@ pub struct TenantConfig {
     pub rate: Rate,
 }
 
+/// The page on which customers connect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectConfig {
+    /// Where customers reach it, through the team's proxy; ends in a slash. `None`: only this machine can.
+    pub public_url: Option<Url>,
+    /// Where it listens. Default 127.0.0.1:8915.
+    pub listen: std::net::SocketAddr,
+    /// How long an invitation can be used. Default 7 days.
+    pub invite_life: Duration,
+}
+
 /// Everything that a run needs to know, checked.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -215,6 +232,10 @@ pub struct Config {
     pub scratch: PathBuf,
     /// The sealing key.
     pub vault_key: SecretSource,
+    /// Keys that sealed before it: they open and seal nothing.
+    pub vault_previous: Vec<SecretSource>,
+    /// The page on which customers connect.
+    pub connect: ConnectConfig,
     /// The provider's catalogue, the user's additions included.
     pub provider: Provider,
     /// Apps by name.

@@ -1,0 +1,328 @@
+//! The commands; each is one call into one room.
+//!
+//! stdout is for data; everything else goes to stderr. `init`, `catalog` and what is one line stand here, the larger
+//! commands in a file each.
+
+mod connect;
+mod sandbox;
+mod sync;
+
+use std::io::{IsTerminal as _, Write as _};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
+use tracing_subscriber::filter::{FilterExt as _, filter_fn};
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+use crate::auth::AuthError;
+use crate::catalog;
+use crate::clock::{Clock, Timestamp};
+use crate::config::{self, Config, ConfigError};
+use crate::demo;
+use crate::names::ResourceName;
+use crate::report::{ExitCode, Failure};
+use crate::status;
+use crate::store::StoreError;
+use crate::sync::{SyncError, World};
+
+/// Exit codes, as `--help` tells them.
+const AFTER_HELP: &str = "Exit codes: 0 done, 2 usage or configuration, 3 partial, 4 a customer must reconnect, 5 busy, \
+6 stopped and resumable, 7 lake or state, 8 provider, 1 a bug.";
+
+/// Keeps OAuth grants of applicant-tracking systems alive and a Parquet lake of their data right.
+#[derive(Debug, Parser)]
+#[command(name = "hirelake", version, about, after_help = AFTER_HELP, max_term_width = 110)]
+pub struct Args {
+    /// The configuration file [default: hirelake.toml, if it is there]
+    #[arg(long, global = true, env = "HIRELAKE_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// How log lines are written to stderr
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+    /// What is logged, such as `info` or `hirelake=debug` [default: info; on a terminal: warn]
+    #[arg(long, global = true, env = "HIRELAKE_LOG", value_name = "FILTER")]
+    log: Option<String>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Write a commented configuration
+    Init {
+        /// Print it instead of writing hirelake.toml
+        #[arg(long)]
+        print: bool,
+    },
+    /// Connect a tenant: by consent in a browser, or with a credential you already have
+    Connect(connect::Connect),
+    /// Bring the lake up to date
+    Sync(sync::Sync),
+    /// How every tenant stands: grant, last run, rows, cursors
+    Status {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// What can be read: resources, scopes, modes; of one resource its columns
+    Catalog {
+        /// A resource
+        resource: Option<ResourceName>,
+    },
+    /// Lay a table anew after its granularity was changed in the configuration
+    Relay {
+        /// The table
+        resource: ResourceName,
+    },
+    /// Run a pretend Lever on this machine
+    Sandbox(sandbox::Sandbox),
+    /// See the whole path in a minute: a pretend Lever, two tenants, two syncs
+    Demo {
+        /// Where everything goes
+        #[arg(long, default_value = "hirelake-demo", value_name = "FOLDER")]
+        dir: PathBuf,
+        /// Opportunities of the larger tenant
+        #[arg(long, default_value_t = 2_000, value_name = "N")]
+        opportunities: usize,
+    },
+    /// Print a completion script for your shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+fn moment(text: &str) -> Result<Timestamp, String> {
+    let text = if text.len() == 10 { format!("{text}T00:00:00Z") } else { text.to_owned() };
+    Timestamp::try_from(text).map_err(|_| "write it as 2026-01-31 or 2026-01-31T12:00:00Z".to_owned())
+}
+
+fn span(text: &str) -> Result<Duration, String> {
+    config::duration(text).ok_or_else(|| "write it as 90s, 50m or 1h 30m".to_owned())
+}
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// A room failed.
+    #[error(transparent)]
+    Sync(#[from] SyncError),
+    /// The pretend server failed.
+    #[error(transparent)]
+    Sandbox(#[from] crate::sandbox::SandboxError),
+    /// A file or stream of the command itself.
+    #[error("{what} failed\nhint: {hint}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// What to do.
+        hint: &'static str,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The command cannot be done as it was given.
+    #[error("{what}\nhint: {hint}")]
+    Usage {
+        /// What is wrong.
+        what: String,
+        /// What to do.
+        hint: String,
+    },
+}
+
+impl From<ConfigError> for CliError {
+    fn from(e: ConfigError) -> Self {
+        Self::Sync(e.into())
+    }
+}
+impl From<AuthError> for CliError {
+    fn from(e: AuthError) -> Self {
+        Self::Sync(e.into())
+    }
+}
+impl From<StoreError> for CliError {
+    fn from(e: StoreError) -> Self {
+        Self::Sync(e.into())
+    }
+}
+impl From<crate::state::StateError> for CliError {
+    fn from(e: crate::state::StateError) -> Self {
+        Self::Sync(e.into())
+    }
+}
+
+/// What a failed command says and ends with.
+#[must_use]
+pub fn failure(error: &CliError) -> Failure {
+    let code = match error {
+        CliError::Sync(e) => crate::sync::code(e),
+        CliError::Sandbox(_) | CliError::Usage { .. } => ExitCode::Configuration,
+        CliError::Io { .. } => ExitCode::Storage,
+    };
+    Failure::new(None, code, error)
+}
+
+/// Does what the arguments say.
+///
+/// # Errors
+///
+/// [`CliError`], when the command could not be done; what happened to a tenant is in its exit code.
+pub fn run(args: Args) -> Result<ExitCode, CliError> {
+    logging(&args);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|source| CliError::Io {
+        what: "starting".into(),
+        hint: "the machine is out of threads or files",
+        source,
+    })?;
+    runtime.block_on(command(args))
+}
+
+async fn command(args: Args) -> Result<ExitCode, CliError> {
+    let load = || -> Result<Arc<Config>, CliError> {
+        let config = Config::load(args.config.as_deref())?;
+        for warning in &config.warnings {
+            tracing::warn!("{warning}");
+        }
+        Ok(Arc::new(config))
+    };
+    let world = || -> Result<World, CliError> { Ok(World::open(load()?, Clock::system())?) };
+    match args.command {
+        Command::Init { print } => init(args.config, print),
+        Command::Connect(connect_args) => connect::connect(&world()?, connect_args).await,
+        Command::Sync(sync_args) => sync::sync(world()?, sync_args).await,
+        Command::Status { json } => {
+            let all = status::read(&world()?).await?;
+            if all.is_empty() {
+                note("no tenant is connected yet\nhint: `hirelake connect TENANT` connects one");
+            }
+            let text = if json { serde_json::to_string_pretty(&all).unwrap_or_default() } else { status::table(&all) };
+            print(&text)
+        }
+        Command::Catalog { resource } => {
+            let config = load()?;
+            match resource {
+                None => print(&catalog::overview(&config.provider)),
+                Some(name) => match config.provider.resource(name.as_str()) {
+                    Some(resource) => print(&catalog::describe(&config.provider, resource)),
+                    None => Err(no_resource(&config, &name)),
+                },
+            }
+        }
+        Command::Relay { resource } => {
+            let world = world()?;
+            if world.config.provider.resource(resource.as_str()).is_none() {
+                return Err(no_resource(&world.config, &resource));
+            }
+            for (tenant, done) in crate::sync::relay(&world, &resource).await? {
+                print(&format!(
+                    "{tenant}: {} rows, {} files before, {} now",
+                    done.rows, done.files_before, done.files_after
+                ))?;
+            }
+            Ok(ExitCode::Done)
+        }
+        Command::Sandbox(sandbox_args) => sandbox::sandbox(sandbox_args).await,
+        Command::Demo { dir, opportunities } => {
+            let mut out = anstream::stdout();
+            demo::run(&dir, opportunities, &mut out).await
+        }
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Args::command(), "hirelake", &mut std::io::stdout());
+            Ok(ExitCode::Done)
+        }
+    }
+}
+
+fn no_resource(config: &Config, name: &ResourceName) -> CliError {
+    let near = catalog::scopes::nearest(name.as_str(), config.provider.resources.iter().map(|r| r.name.as_str()));
+    CliError::Usage {
+        what: format!("there is no resource `{name}`"),
+        hint: near.map_or_else(|| "`hirelake catalog` lists them".to_owned(), |n| format!("did you mean `{n}`?")),
+    }
+}
+
+fn print(text: &str) -> Result<ExitCode, CliError> {
+    let failed =
+        |source| CliError::Io { what: "writing to stdout".into(), hint: "the reader of the pipe went away", source };
+    match writeln!(anstream::stdout(), "{text}") {
+        // `hirelake catalog | head` has seen enough.
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(ExitCode::Done),
+        written => written.map(|()| ExitCode::Done).map_err(failed),
+    }
+}
+
+fn logging(args: &Args) {
+    let sync = matches!(args.command, Command::Sync(_));
+    let default = if sync && !std::io::stderr().is_terminal() { "hirelake=info" } else { "hirelake=warn" };
+    let filter = args.log.as_deref().unwrap_or(default);
+    let filter =
+        tracing_subscriber::EnvFilter::try_new(filter).unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = match args.log_format {
+        LogFormat::Json => lines.json().with_current_span(true).with_span_list(false).boxed(),
+        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).with_target(false).boxed(),
+    };
+    // A second initialisation, in tests, keeps the first.
+    let _ = tracing_subscriber::registry().with(lines.with_filter(filter.and(filter_fn(is_ours_or_grave)))).try_init();
+}
+
+/// Whatever filter is asked for: below a warning only our own events are logged. Those of the crates below us may hold
+/// addresses with their query, headers or bodies.
+fn is_ours_or_grave(of: &tracing::Metadata<'_>) -> bool {
+    *of.level() <= tracing::Level::WARN || of.target() == "hirelake" || of.target().starts_with("hirelake::")
+}
+
+fn init(path: Option<PathBuf>, print_only: bool) -> Result<ExitCode, CliError> {
+    if print_only {
+        return print(config::TEMPLATE.trim_end());
+    }
+    let path = path.unwrap_or_else(|| config::DEFAULT_FILE.into());
+    let io = |source: std::io::Error| match source.kind() {
+        std::io::ErrorKind::AlreadyExists => CliError::Usage {
+            what: format!("{} is already there", path.display()),
+            hint: "nothing was changed; remove it first, or print the template with --print".into(),
+        },
+        _ => CliError::Io {
+            what: format!("writing {}", path.display()),
+            hint: "check that this user may write there",
+            source,
+        },
+    };
+    let mut file = std::fs::File::options().write(true).create_new(true).open(&path).map_err(io)?;
+    file.write_all(config::TEMPLATE.as_bytes()).map_err(io)?;
+    print(&format!(
+        "wrote {}; next: set the client id, the two secrets, then `hirelake connect TENANT`",
+        path.display()
+    ))
+}
+
+fn note(text: &str) {
+    anstream::eprintln!("{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_make_sense() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn a_moment_is_a_date_or_a_time() {
+        assert_eq!(moment("2026-01-31").unwrap().to_string(), "2026-01-31T00:00:00.000Z");
+        assert_eq!(moment("2026-01-31T12:00:00+01:00").unwrap().to_string(), "2026-01-31T11:00:00.000Z");
+        assert!(moment("yesterday").is_err());
+    }
+}
