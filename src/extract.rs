@@ -4,16 +4,19 @@
 //! error; a stale token restarts the window once; pages are counted. Knows no rows: whoever pulls brings the decoder.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
-use crate::auth::{AuthError, Session};
-use crate::catalog::{Paging, Resource, TimeFilter};
+use crate::auth::{AuthError, CredentialKind, Session};
+use crate::catalog::{Mode, Paging, Resource, TimeFilter};
 use crate::clock::Timestamp;
-use crate::http::{Answer, Budget, Judged, Meaning, Priority, meaning};
+use crate::http::{Answer, Asked, Budget, Judged, Meaning, Priority, Symptom, meaning};
 use crate::names::{ResourceName, Tenant};
 use crate::state::Window;
 
 /// Confirmations go before the windows of a load, as listings do.
 const FIRST: u32 = 1_000_000;
+/// How far back a feed of deletions is peeked at: any window is as good, and a short one is cheap.
+const PEEKED: Duration = Duration::from_secs(3600);
 /// Pages of one window: a hundred million rows, far above any account's.
 const MOST_PAGES: u64 = 1_000_000;
 
@@ -36,19 +39,15 @@ pub enum ExtractError {
         hint: String,
     },
     /// 403, because the app is of another environment than the host: nothing of the tenant can be read.
-    #[error("tenant {tenant}: the provider refuses this app's tokens (403 on {path})\nhint: {hint}")]
+    #[error("tenant {tenant}: the provider refuses every token of this app (403)\nhint: {hint}")]
     WrongHost {
         /// The tenant.
         tenant: Tenant,
-        /// The path below the API base.
-        path: String,
         /// What to do.
-        hint: &'static str,
+        hint: String,
     },
     /// 404.
-    #[error(
-        "tenant {tenant}: {resource} is not there (404 on {path})\nhint: the account may not have this feature, or the path in the catalogue is wrong"
-    )]
+    #[error("tenant {tenant}: {resource} is not there (404 on {path})\nhint: {hint}")]
     NotFound {
         /// The tenant.
         tenant: Tenant,
@@ -56,6 +55,8 @@ pub enum ExtractError {
         resource: ResourceName,
         /// The path below the API base.
         path: String,
+        /// What to do.
+        hint: String,
     },
     /// Another refusal.
     #[error("tenant {tenant}: {resource} was refused with status {status} on {path}\nhint: {hint}")]
@@ -68,8 +69,10 @@ pub enum ExtractError {
         path: String,
         /// The status.
         status: u16,
+        /// What it is a symptom of.
+        symptom: Symptom,
         /// What to do.
-        hint: &'static str,
+        hint: String,
     },
     /// The paging makes no sense.
     #[error(
@@ -250,44 +253,63 @@ impl<'a> Pager<'a> {
     }
 
     fn refused(&self, answer: &Answer) -> ExtractError {
-        refused(self.session.tenant(), self.resource, &self.resource.path, answer)
+        let expands: Vec<String> = self.query.iter().filter(|(k, _)| k == "expand").map(|(_, v)| v.clone()).collect();
+        refused(self.session, self.resource, &self.resource.path, &expands, answer)
     }
 }
 
-/// What a refusal means. The body is only searched for the provider's known sentences (reference 2.7), never shown.
-fn refused(tenant: &Tenant, resource: &Resource, path: &str, answer: &Answer) -> ExtractError {
-    let (tenant, name, path) = (tenant.clone(), resource.name.clone(), path.to_owned());
-    let says = |text: &str| answer.body.windows(text.len()).any(|w| w == text.as_bytes());
-    match meaning(answer.status) {
-        Meaning::Forbidden => {
-            if says("Unable to find a signing key") {
-                let hint = "the token is of the other environment: sandbox tokens do not work on production, nor the reverse; check the app's environment";
-                return ExtractError::WrongHost { tenant, path, hint };
-            }
-            if says("ClientID not found") {
-                let hint = "the client is unknown on this host; check the app's environment and hosts";
-                return ExtractError::WrongHost { tenant, path, hint };
-            }
-            let hint = match &resource.scope {
-                Some(scope) => format!(
-                    "it needs the scope {scope}: add it to the app at the provider and let the customer connect again; or leave {name} out of the tenant's resources"
-                ),
-                None => format!("the account or key has no access to it; leave {name} out of the tenant's resources"),
-            };
-            ExtractError::Forbidden { tenant, resource: name, path, hint }
-        }
-        Meaning::NotFound => ExtractError::NotFound { tenant, resource: name, path },
-        _ => {
-            let hint = match answer.status {
-                400 => {
-                    "a parameter in the catalogue is not what the provider takes; if the catalogue is the embedded one, report it"
-                }
-                422 => "the provider could not process it; run again, and report it to the provider if it stays",
-                _ => "the provider does not say why; run again, and report it if it stays",
-            };
-            ExtractError::Refused { tenant, resource: name, path, status: answer.status, hint }
-        }
+/// What a refusal means (reference 2.7 and 3.5).
+fn refused(session: &Session, resource: &Resource, path: &str, expands: &[String], answer: &Answer) -> ExtractError {
+    let symptom = Symptom::of(answer.status, &answer.body);
+    let asked = Asked {
+        resource: Some(resource.name.as_str()),
+        scope: resource.scope.as_deref(),
+        expands,
+        api_key: session.kind() == CredentialKind::ApiKey,
+        confidential: resource.query.iter().any(|(k, v)| k == "confidentiality" && v != "non-confidential"),
+    };
+    let hint = symptom.hint(&asked);
+    let (tenant, resource, path) = (session.tenant().clone(), resource.name.clone(), path.to_owned());
+    match symptom {
+        Symptom::OtherEnvironment | Symptom::UnknownClient => ExtractError::WrongHost { tenant, hint },
+        Symptom::NoAccess | Symptom::Withheld => ExtractError::Forbidden { tenant, resource, path, hint },
+        Symptom::NotThere => ExtractError::NotFound { tenant, resource, path, hint },
+        symptom => ExtractError::Refused { tenant, resource, path, status: answer.status, symptom, hint },
     }
+}
+
+/// Asks for one row of a listing as a sync would, `until` being its bound; says what the provider makes of it.
+///
+/// # Errors
+///
+/// As [`Pager::next`].
+pub async fn peek(
+    session: &Session,
+    resource: &Resource,
+    expands: &[String],
+    until: Timestamp,
+) -> Result<(), ExtractError> {
+    let mut query = resource.query.clone();
+    query.extend(expands.iter().map(|e| ("expand".to_owned(), e.clone())));
+    if let Mode::Tombstones { cursor, .. } = &resource.mode {
+        query.extend(bounds(cursor, Window::new(Some(until.minus(PEEKED)), until)));
+    }
+    if let Paging::Token { limit_param, .. } = &resource.paging {
+        query.push((limit_param.clone(), "1".to_owned()));
+    }
+    let answered = session
+        .get(&resource.path, &query, Priority(FIRST), &Budget::PEEK, |answer: Answer| {
+            if meaning(answer.status) != Meaning::Fine {
+                return Judged::Take(Err(answer));
+            }
+            // The shape of its records is the business of those who decode them.
+            match serde_json::from_slice::<serde::de::IgnoredAny>(&answer.body) {
+                Ok(_) => Judged::Take(Ok(())),
+                Err(_) => Judged::Again("the body is not JSON".into()),
+            }
+        })
+        .await?;
+    answered.map_err(|answer| refused(session, resource, &resource.path, expands, &answer))
 }
 
 /// Whether a single object is still there: its item path answers.
@@ -302,6 +324,6 @@ pub async fn exists(session: &Session, resource: &Resource, item: &str, id: &str
     match meaning(answer.status) {
         Meaning::Fine => Ok(true),
         Meaning::NotFound => Ok(false),
-        _ => Err(refused(session.tenant(), resource, &path, &answer)),
+        _ => Err(refused(session, resource, &path, &[], &answer)),
     }
 }

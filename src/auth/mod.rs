@@ -9,6 +9,7 @@
 
 pub mod connect;
 mod grant;
+pub mod probe;
 mod token;
 pub mod vault;
 
@@ -26,7 +27,9 @@ pub use token::TokenError;
 use crate::catalog::{Endpoints, Rate, scopes};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{App, Config, ConfigError};
-use crate::http::{self, Answer, Budget, Call, Client, Credential, Gate, HttpError, Judged, Method, Priority};
+use crate::http::{
+    self, Answer, Asked, Budget, Call, Client, Credential, Gate, HttpError, Judged, Method, Priority, Symptom,
+};
 use crate::names::{AppName, RunId, Tenant};
 use crate::secret::Secret;
 use crate::state::{Entry, Lease, Line, State, StateError};
@@ -90,7 +93,7 @@ pub enum AuthError {
         /// Where.
         address: String,
         /// What to do.
-        hint: &'static str,
+        hint: String,
     },
     /// The stored grant belongs to another app.
     #[error(
@@ -336,6 +339,11 @@ impl Session {
     pub fn tenant(&self) -> &Tenant {
         &self.keeper.tenant
     }
+    /// What it calls with.
+    #[must_use]
+    pub fn kind(&self) -> CredentialKind {
+        if self.keeper.app.is_some() { CredentialKind::OAuth } else { CredentialKind::ApiKey }
+    }
     /// Its permits.
     #[must_use]
     pub fn gate(&self) -> &Arc<Gate> {
@@ -444,16 +452,9 @@ impl Session {
 
 impl Keeper {
     fn unauthorized(&self, url: &Url) -> AuthError {
-        let (what, hint) = match self.app {
-            Some(_) => (
-                "access token",
-                "a fresh token is refused too: the app may have been removed in the customer's settings, or the API host is of another environment than the token host",
-            ),
-            None => (
-                "API key",
-                "the key is wrong or was removed: `hirelake connect TENANT --api-key-file FILE` stores another",
-            ),
-        };
+        let api_key = self.app.is_none();
+        let what = if api_key { "API key" } else { "access token" };
+        let hint = Symptom::Unauthorized.hint(&Asked { api_key, ..Asked::default() });
         AuthError::Unauthorized { tenant: self.tenant.clone(), what, address: http::address(url), hint }
     }
 

@@ -7,7 +7,9 @@
 
 mod gate;
 mod retry;
+mod symptom;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
@@ -15,6 +17,8 @@ use bytes::{Bytes, BytesMut};
 use url::Url;
 
 pub use gate::{Gate, Pace, Priority};
+pub(crate) use symptom::says;
+pub use symptom::{Asked, Symptom};
 
 use crate::catalog::is_loopback;
 use crate::clock::{Clock, Timestamp};
@@ -28,6 +32,8 @@ const HEAD: Duration = Duration::from_secs(60);
 const BODY: Duration = Duration::from_secs(90);
 /// Redirects followed for one request: one move of a data centre, and one more.
 const HOPS: u32 = 3;
+/// Largest page looked at: a sign-in page with its styles in line.
+const LOOK_BYTES: usize = 1 << 20;
 /// The longest `Retry-After` that is waited for; a longer one fails the request with its own words.
 const LONGEST_PAUSE: Duration = Duration::from_secs(240);
 
@@ -46,6 +52,8 @@ impl Budget {
     /// For pages of records: 100 records with the longest forms are a few MiB, 64 is ten times that; an outage of some minutes
     /// is survived.
     pub const PAGE: Self = Self { attempts: 8, total: Duration::from_secs(300), body_bytes: 64 << 20 };
+    /// For one row that the doctor asks for: a hiccup is survived, an outage is told at once.
+    pub const PEEK: Self = Self { attempts: 2, total: Duration::from_secs(60), body_bytes: 64 << 20 };
 }
 
 /// What an `Authorization` header says.
@@ -113,6 +121,23 @@ impl fmt::Debug for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Bodies are records or tokens.
         f.debug_struct("Answer").field("status", &self.status).field("bytes", &self.body.len()).finish_non_exhaustive()
+    }
+}
+
+/// A public page, as [`Client::look`] found it.
+pub struct Looked {
+    /// HTTP status.
+    pub status: u16,
+    /// Where a redirect leads.
+    pub location: Option<Url>,
+    /// The body.
+    pub body: Bytes,
+}
+
+impl fmt::Debug for Looked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A redirect's query may hold a code.
+        f.debug_struct("Looked").field("status", &self.status).finish_non_exhaustive()
     }
 }
 
@@ -201,17 +226,13 @@ impl Cause {
     }
     /// The sentence that fixes it.
     #[must_use]
-    pub fn hint(&self) -> &'static str {
-        match self {
+    pub fn hint(&self) -> Cow<'static, str> {
+        let text = match self {
+            Self::Status(status) => return Symptom::of(*status, &[]).hint(&Asked::default()).into(),
             Self::Unreachable(_) => "check the network, DNS and proxy of this machine, then run again; it resumes",
             Self::Lost(_) | Self::TimedOut { .. } => {
                 "the network or the provider is in trouble; run again later, it resumes"
             }
-            Self::Status(429) => {
-                "something else may be using up the account's limit: lower `rate` in the configuration, or run again later; it resumes"
-            }
-            Self::Status(503) => "the provider is down for maintenance; run again later, it resumes",
-            Self::Status(_) => "the provider is in trouble; run again later, it resumes",
             Self::TooLarge { .. } | Self::Nonsense(_) => {
                 "a proxy or a sign-in page may have answered in the provider's place: check the app's hosts; else run again later, it resumes"
             }
@@ -221,7 +242,8 @@ impl Cause {
             Self::RedirectLoop => "check the app's api_base: the provider sends every request elsewhere",
             Self::PlainHttp => "write the address with https://",
             Self::PauseTooLong(_) => "run again after that time; it resumes",
-        }
+        };
+        text.into()
     }
 }
 
@@ -357,6 +379,40 @@ impl Client {
         }
     }
 
+    /// Looks at a public page once: no credential goes along, and no redirect is followed.
+    ///
+    /// # Errors
+    ///
+    /// [`HttpError`].
+    pub async fn look(&self, gate: &Gate, url: &Url) -> Result<Looked, HttpError> {
+        let began = self.clock.elapsed();
+        let looked = async {
+            if !is_safe(url) {
+                return Err(Cause::PlainHttp);
+            }
+            gate.permit(Priority(0)).await;
+            let sent = tokio::time::timeout(HEAD, self.inner.get(url.clone()).send()).await;
+            let response = sent
+                .map_err(|_| Cause::TimedOut { part: "answer", limit_s: HEAD.as_secs() })?
+                .map_err(|e| transport(&e))?;
+            let status = response.status().as_u16();
+            let location = response.headers().get(reqwest::header::LOCATION).and_then(|l| l.to_str().ok());
+            let location = location.and_then(|l| url.join(l).ok());
+            let body = tokio::time::timeout(BODY, read_body(response, LOOK_BYTES))
+                .await
+                .map_err(|_| Cause::TimedOut { part: "whole body", limit_s: BODY.as_secs() })??;
+            Ok(Looked { status, location, body })
+        };
+        looked.await.map_err(|cause| HttpError {
+            method: "GET",
+            address: address(url),
+            attempt: 1,
+            attempts: 1,
+            elapsed: self.clock.elapsed().saturating_sub(began),
+            cause,
+        })
+    }
+
     async fn attempt(&self, gate: &Gate, budget: &Budget, call: &Call<'_>, attempts: u32) -> Result<Answer, Cause> {
         let mut url = call.url.clone();
         if !call.query.is_empty() {
@@ -447,15 +503,22 @@ fn is_safe(url: &Url) -> bool {
     url.scheme() == "https" || (url.scheme() == "http" && is_loopback(url))
 }
 
-/// Whether a redirect from `origin` to `next` stays with the provider. A loopback origin (the sandbox) may only lead to
-/// itself.
+/// Whether a redirect from `origin` to `next` stays with the provider: on one of its hosts, over https, on the usual port or
+/// the one that was asked, and without a user name of its own. A loopback origin (the sandbox) may lead to itself, and to
+/// another loopback port that `hosts` names as `127.0.0.1:PORT`.
 fn is_inside(next: &Url, origin: &Url, hosts: &[String]) -> bool {
-    if is_loopback(origin) {
-        return next.origin() == origin.origin();
-    }
     let Some(host) = next.host_str() else { return false };
+    if !next.username().is_empty() || next.password().is_some() {
+        return false;
+    }
+    if is_loopback(origin) {
+        let named = || is_loopback(next) && next.port().is_some_and(|p| hosts.contains(&format!("{host}:{p}")));
+        return next.origin() == origin.origin() || (next.scheme() == origin.scheme() && named());
+    }
+    let port = next.port_or_known_default();
     next.scheme() == "https"
-        && hosts.iter().any(|allowed| {
+        && (port == Some(443) || port == origin.port_or_known_default())
+        && hosts.iter().filter(|allowed| !allowed.is_empty()).any(|allowed| {
             host == allowed || host.strip_suffix(allowed.as_str()).is_some_and(|rest| rest.ends_with('.'))
         })
 }

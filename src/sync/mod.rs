@@ -27,7 +27,7 @@ use crate::state::{Commit, Entry, Lease, State, StateError, Window};
 use crate::store::Store;
 
 use group::Group;
-pub use verdict::code;
+pub use verdict::{code, refusal, unanswered};
 
 /// The provider's `Date` has whole seconds, so a bound taken from our own clock stays a second further back.
 const DATE_STEP: Duration = Duration::from_secs(1);
@@ -400,7 +400,9 @@ async fn remember(state: &State, tenant: &Tenant, last: LastRun) -> Result<(), S
 }
 
 fn fail(resource: Option<&ResourceName>, error: &SyncError) -> Failure {
-    Failure::new(resource, code(error), error)
+    // What is wrong with the app is wrong with every resource: it is the tenant's failure.
+    let of_the_app = matches!(error, SyncError::Extract(crate::extract::ExtractError::WrongHost { .. }));
+    Failure::new(resource.filter(|_| !of_the_app), code(error), error)
 }
 
 /// A resource with what is taken out of it, ready to be read.
@@ -548,7 +550,8 @@ impl TenantRun {
     fn note(&self, done: Vec<Done>, report: &mut TenantReport) {
         for done in done {
             report.stopped |= done.report.outcome == Outcome::Stopped;
-            report.failures.extend(done.failure);
+            // The tenant's failure is met by each of its resources, and told once.
+            report.failures.extend(done.failure.filter(|f| f.resource.is_some() || !report.failures.contains(f)));
             report.resources.insert(done.resource, done.report);
         }
     }

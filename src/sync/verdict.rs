@@ -3,7 +3,7 @@
 use super::SyncError;
 use crate::auth::{AuthError, TokenError};
 use crate::extract::ExtractError;
-use crate::http::Cause;
+use crate::http::{Cause, Symptom};
 use crate::load::LoadError;
 use crate::report::ExitCode;
 use crate::state::StateError;
@@ -17,6 +17,7 @@ pub fn code(error: &SyncError) -> ExitCode {
         SyncError::Extract(e) => match e {
             ExtractError::Auth(e) => auth(e),
             ExtractError::WrongHost { .. } => ExitCode::Configuration,
+            ExtractError::Refused { symptom: Symptom::Intercepted, .. } => ExitCode::Provider,
             ExtractError::Forbidden { .. }
             | ExtractError::NotFound { .. }
             | ExtractError::Refused { .. }
@@ -45,24 +46,35 @@ pub(super) fn auth(error: &AuthError) -> ExitCode {
         | AuthError::Dead { .. }
         | AuthError::Unauthorized { .. }
         | AuthError::Connect { .. } => ExitCode::Reconnect,
-        AuthError::Refresh { source, .. } => match source {
-            TokenError::InvalidGrant => ExitCode::Reconnect,
-            TokenError::WrongSecret
-            | TokenError::UnknownClient
-            | TokenError::ClientNotAllowed
-            | TokenError::Refused(_) => ExitCode::Configuration,
-            TokenError::Unreachable(_) | TokenError::Throttled | TokenError::Unanswered(_) => ExitCode::Provider,
-            TokenError::Malformed => ExitCode::Bug,
-        },
+        AuthError::Refresh { source, .. } => refusal(source),
         AuthError::AppSuspected { .. }
         | AuthError::OtherApp { .. }
         | AuthError::Vault { .. }
         | AuthError::Config(_) => ExitCode::Configuration,
-        AuthError::Http(e) => match e.cause {
-            Cause::PlainHttp | Cause::RedirectOutside { .. } | Cause::RedirectLoop => ExitCode::Configuration,
-            _ => ExitCode::Provider,
-        },
+        AuthError::Http(e) => unanswered(&e.cause),
         AuthError::State(e) => state(e),
+    }
+}
+
+/// The exit code of a token endpoint's refusal.
+#[must_use]
+pub fn refusal(error: &TokenError) -> ExitCode {
+    match error {
+        TokenError::InvalidGrant => ExitCode::Reconnect,
+        TokenError::WrongSecret | TokenError::UnknownClient | TokenError::ClientNotAllowed | TokenError::Refused(_) => {
+            ExitCode::Configuration
+        }
+        TokenError::Unreachable(_) | TokenError::Throttled | TokenError::Unanswered(_) => ExitCode::Provider,
+        TokenError::Malformed => ExitCode::Bug,
+    }
+}
+
+/// The exit code of a request that met this.
+#[must_use]
+pub fn unanswered(cause: &Cause) -> ExitCode {
+    match cause {
+        Cause::PlainHttp | Cause::RedirectOutside { .. } | Cause::RedirectLoop => ExitCode::Configuration,
+        _ => ExitCode::Provider,
     }
 }
 
