@@ -23,6 +23,9 @@ use crate::clock::Timestamp;
 /// The folder of a local store in which files wait that are not yet in place.
 pub const STAGING: &str = "_staging";
 
+/// Writers that a probe lets race: enough that a store which only checks and then writes shows it, few enough to cost nothing.
+const PROBE_RACERS: usize = 4;
+
 /// Largest object read whole into memory by [`Store::get`]: state entries are kilobytes; anything larger is not one of ours.
 const MAX_SMALL_OBJECT_BYTES: u64 = 64 << 20;
 
@@ -62,6 +65,16 @@ pub enum StoreError {
         /// The cause.
         #[source]
         source: std::io::Error,
+    },
+    /// The store answers, and not as one must that keeps two runs apart.
+    #[error(
+        "the store {store} cannot be relied on: {why}\nhint: use a store that honours conditional writes (a local folder does); this one would let two runs write over each other"
+    )]
+    Unfit {
+        /// The store's URL.
+        store: String,
+        /// What it did.
+        why: &'static str,
     },
     /// Another writer replaced the object in between.
     #[error(
@@ -160,6 +173,79 @@ pub enum Created {
     Done,
     /// Something was there already. It may be ours: a retried create that had succeeded is answered so too.
     Exists,
+}
+
+/// One thing that a store must be able to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    /// Make an object.
+    Create,
+    /// Refuse to make it again.
+    Recreate,
+    /// Of several that make one object at once, let one win.
+    Race,
+    /// Put a file in an object's place.
+    Replace,
+    /// Replace a version that was read just now.
+    ReplaceFresh,
+    /// Refuse to replace a version that is no longer there.
+    ReplaceStale,
+    /// Give back what was written last.
+    Read,
+    /// List what was just written.
+    List,
+    /// Remove it.
+    Remove,
+}
+
+impl Step {
+    /// In the order in which they are tried.
+    const ALL: [Self; 9] = [
+        Self::Create,
+        Self::Recreate,
+        Self::Race,
+        Self::Replace,
+        Self::ReplaceFresh,
+        Self::ReplaceStale,
+        Self::Read,
+        Self::List,
+        Self::Remove,
+    ];
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Create => "create",
+            Self::Recreate => "no second create",
+            Self::Race => "one winner of a race",
+            Self::Replace => "replace",
+            Self::ReplaceFresh => "replace the version read",
+            Self::ReplaceStale => "not a stale one",
+            Self::Read => "read back",
+            Self::List => "list",
+            Self::Remove => "remove",
+        })
+    }
+}
+
+/// What [`Store::probe`] found: the steps that went well, and the failure that ended them.
+#[derive(Debug)]
+pub struct Probe {
+    /// In their order.
+    pub passed: Vec<Step>,
+    /// Where it ended, when it did not end well.
+    pub failed: Option<(Step, StoreError)>,
+}
+
+impl Probe {
+    /// # Errors
+    ///
+    /// What the store failed with.
+    pub fn sound(self) -> Result<(), StoreError> {
+        self.failed.map_or(Ok(()), |(_, error)| Err(error))
+    }
 }
 
 /// A place for objects. Cheap to clone; clones share their connections.
@@ -453,6 +539,109 @@ impl Store {
         }
     }
 
+    /// Tries on objects of its own, under `probes/`, whether the store does all that this program relies on, and removes them.
+    /// It ends at the first step that fails. What a create is answered is believed as little as elsewhere: one whose answer
+    /// was lost is sent again by the store's client, so the object is read back.
+    pub async fn probe(&self) -> Probe {
+        let folder = Path::from_iter(["probes".to_owned(), uuid::Uuid::now_v7().to_string()]);
+        let mut passed = Vec::new();
+        let failed = self.probe_steps(&folder, &mut passed).await.err();
+        let left = self.list(&folder).await.unwrap_or_default();
+        for object in left {
+            if let Err(error) = self.remove(&object.path).await {
+                tracing::debug!(%error, "an object of the probe was left behind");
+            }
+        }
+        if let Some(root) = &self.root {
+            // Folders that are empty now; one that holds anything is not removed.
+            let _ = std::fs::remove_dir(root.join(folder.as_ref()));
+            let _ = std::fs::remove_dir(root.join("probes"));
+        }
+        let due = Step::ALL.into_iter().find(|s| !passed.contains(s) && self.can_show(*s)).unwrap_or(Step::Remove);
+        Probe { passed, failed: failed.map(|error| (due, error)) }
+    }
+
+    /// A local folder cannot tell one version from another; there the lock keeps runs apart.
+    fn can_show(&self, step: Step) -> bool {
+        step != Step::ReplaceStale || self.root.is_none()
+    }
+
+    async fn probe_steps(&self, folder: &Path, passed: &mut Vec<Step>) -> Result<(), StoreError> {
+        let unfit = |why| Err(StoreError::Unfit { store: self.url.to_string(), why });
+        let (made, raced, replaced) =
+            (folder.clone().join("made"), folder.clone().join("raced"), folder.clone().join("replaced"));
+        self.create(&made, "first".into()).await?;
+        if self.get(&made).await?.as_deref() != Some(b"first") {
+            return unfit("what was just created reads otherwise");
+        }
+        passed.push(Step::Create);
+
+        let again = self.create(&made, "second".into()).await?;
+        if again == Created::Done || self.get(&made).await?.as_deref() != Some(b"first") {
+            return unfit("it ignores that an object may be created only where there is none");
+        }
+        passed.push(Step::Recreate);
+
+        let racers = (0..PROBE_RACERS).map(|n| self.create(&raced, Bytes::from(format!("racer {n}"))));
+        let ends = futures::future::try_join_all(racers).await?;
+        // None at all is well: the winner's answer was lost, and its second try met its first.
+        if ends.iter().filter(|end| **end == Created::Done).count() > 1 {
+            return unfit("of several that create one object at once it lets more than one win");
+        }
+        passed.push(Step::Race);
+
+        let old = self.probe_replace(&replaced, "one", None).await?;
+        passed.push(Step::Replace);
+        let fresh = self.probe_replace(&replaced, "two, longer", Some(&old)).await;
+        if matches!(fresh, Err(StoreError::Moved { .. }))
+            && self.get(&replaced).await?.as_deref() != Some(b"two, longer")
+        {
+            return unfit("it refuses to replace an object by the very version that it gave for it");
+        }
+        if !matches!(fresh, Err(StoreError::Moved { .. })) {
+            fresh?;
+        }
+        passed.push(Step::ReplaceFresh);
+
+        if self.can_show(Step::ReplaceStale) {
+            let stale = self.probe_replace(&replaced, "three", Some(&old)).await;
+            if !matches!(stale, Err(StoreError::Moved { .. })) {
+                stale?;
+                return unfit("it ignores that an object may be replaced only in the version that was read");
+            }
+            passed.push(Step::ReplaceStale);
+        }
+        if self.get(&replaced).await?.as_deref() != Some(b"two, longer") {
+            return unfit("what was just replaced reads otherwise");
+        }
+        passed.push(Step::Read);
+
+        let listed: Vec<Path> = self.list(folder).await?.into_iter().map(|e| e.path).collect();
+        if [&made, &raced, &replaced].iter().any(|p| !listed.contains(p)) {
+            return unfit("a listing lacks what was just written");
+        }
+        passed.push(Step::List);
+
+        for path in [&made, &raced, &replaced] {
+            self.remove(path).await?;
+        }
+        if self.get(&made).await?.is_some() || !self.list(folder).await?.is_empty() {
+            return unfit("what was just removed is still there");
+        }
+        passed.push(Step::Remove);
+        Ok(())
+    }
+
+    async fn probe_replace(&self, path: &Path, text: &str, base: Option<&Version>) -> Result<Version, StoreError> {
+        let mut staged = self.stage()?;
+        std::io::Write::write_all(staged.file(), text.as_bytes()).map_err(|source| StoreError::Io {
+            op: "write",
+            path: staged.file.path().to_owned(),
+            source,
+        })?;
+        self.replace(path, staged, base).await
+    }
+
     /// Removes the staged files of this owner, which a killed run left: whoever calls holds the owner's lease, so none of
     /// them is being written. Returns how many. Nothing to do elsewhere than locally.
     ///
@@ -544,6 +733,19 @@ mod tests {
             assert_eq!(store.list(&Path::from("t")).await.unwrap().len(), 1);
         }
         assert_eq!(std::fs::read_dir(dir.path().join(STAGING)).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_probe_finds_every_step_sound_and_leaves_nothing() {
+        let (dir, stores) = both();
+        for (store, steps) in stores.iter().zip([8, 9]) {
+            let probe = store.probe().await;
+            assert_eq!(probe.passed.len(), steps, "{probe:?}");
+            probe.sound().unwrap();
+            assert!(store.list(&Path::from("probes")).await.unwrap().is_empty());
+        }
+        let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().flatten().map(|e| e.file_name()).collect();
+        assert_eq!(left, [STAGING]);
     }
 
     #[tokio::test]

@@ -49,7 +49,7 @@ pub enum StateError {
     },
     /// Another run holds the tenant.
     #[error(
-        "tenant {tenant} is busy: run {owner} on {host} holds it\nhint: wait for that run to end; if it died, its hold ends by itself {remaining_s} s from now"
+        "tenant {tenant} is busy: run {owner} on {host} holds it\nhint: {}", busy_hint(*.remaining_s)
     )]
     Busy {
         /// The tenant.
@@ -58,7 +58,8 @@ pub enum StateError {
         owner: String,
         /// Where that run runs.
         host: String,
-        /// Seconds until a dead owner's lease can be taken over.
+        /// Seconds until a dead owner's lease can be taken over; 0 when it is held by a process of this machine, with which it
+        /// ends.
         remaining_s: u64,
     },
     /// Our own lease ran out or was taken over: nothing may be written any more.
@@ -71,6 +72,13 @@ pub enum StateError {
         /// How.
         why: String,
     },
+}
+
+fn busy_hint(remaining_s: u64) -> String {
+    match remaining_s {
+        0 => "wait for that run to end; its hold ends with its process".to_owned(),
+        s => format!("wait for that run to end; if it died, its hold ends by itself {s} s from now"),
+    }
 }
 
 /// The state of every tenant, in one store. Cheap to clone.
