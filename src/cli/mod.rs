@@ -3,6 +3,7 @@
 //! stdout is for data; everything else goes to stderr. `init`, `catalog` and what is one line stand here, the larger
 //! commands in a file each.
 
+mod check;
 mod connect;
 mod sandbox;
 mod sync;
@@ -65,6 +66,8 @@ enum Command {
     },
     /// Connect a tenant: by consent in a browser, or with a credential you already have
     Connect(connect::Connect),
+    /// Look at everything a sync relies on, and say what cures each trouble
+    Check(check::Check),
     /// Bring the lake up to date
     Sync(sync::Sync),
     /// How every tenant stands: grant, last run, rows, cursors
@@ -199,6 +202,7 @@ async fn command(args: Args) -> Result<ExitCode, CliError> {
     match args.command {
         Command::Init { print } => init(args.config, print),
         Command::Connect(connect_args) => connect::connect(&world()?, connect_args).await,
+        Command::Check(check_args) => check::check(args.config.as_deref(), check_args).await,
         Command::Sync(sync_args) => sync::sync(world()?, sync_args).await,
         Command::Status { json } => {
             let all = status::read(&world()?).await?;

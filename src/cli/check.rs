@@ -1,0 +1,31 @@
+//! `hirelake check`: the doctor.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{CliError, print};
+use crate::check::{self, Checkup, Subject};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::names::Tenant;
+use crate::report::ExitCode;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Check {
+    /// Look at this tenant and its app only; can be given more than once
+    #[arg(long = "tenant", value_name = "TENANT")]
+    tenants: Vec<Tenant>,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn check(config: Option<&Path>, args: Check) -> Result<ExitCode, CliError> {
+    // A configuration that cannot be read is told like all else that is wrong.
+    let checkup = match Config::load(config) {
+        Ok(config) => check::run(&Subject::open(Arc::new(config), Clock::system()), &args.tenants).await,
+        Err(error) => Checkup::of_config_error(&error),
+    };
+    print(&if args.json { checkup.json() } else { checkup.table() })?;
+    Ok(checkup.code)
+}
