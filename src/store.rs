@@ -68,7 +68,7 @@ pub enum StoreError {
     },
     /// The store answers, and not as one must that keeps two runs apart.
     #[error(
-        "the store {store} cannot be relied on: {why}\nhint: use a store that honours conditional writes (a local folder does); this one would let two runs write over each other"
+        "the store {store} cannot be relied on: {why}\nhint: use another store: a local folder, or one that honours conditional writes and lists what was just written; on this one two runs would write over each other"
     )]
     Unfit {
         /// The store's URL.

@@ -1,6 +1,6 @@
 //! What can be seen before any customer: the configuration, the catalogue, and each app at its own hosts.
 
-use super::{Check, Outcome};
+use super::{Check, Outcome, count};
 use crate::auth::probe::{self, Consent};
 use crate::catalog::{Resource, scopes};
 use crate::config::{App, Config};
@@ -10,14 +10,15 @@ use crate::sync;
 
 pub(super) fn configuration(config: &Config) -> Vec<Check> {
     let file = config.path.display();
-    let what = format!("{} apps, {} tenants named", config.apps.len(), config.named_tenants().count());
+    let what =
+        format!("{}, {} named", count(config.apps.len(), "app"), count(config.named_tenants().count(), "tenant"));
     let mut checks = vec![Check::ok("config", &file, what)];
     checks.extend(config.warnings.iter().map(|w| {
         Check::warn("config", &file, w.clone(), "it was mended on the way; write it so in the configuration")
     }));
     let resources = &config.provider.resources;
     let columns: usize = resources.iter().map(|r| r.columns.len()).sum();
-    let what = format!("{} resources, {columns} columns", resources.len());
+    let what = format!("{}, {}", count(resources.len(), "resource"), count(columns, "column"));
     checks.push(Check::ok("catalogue", &config.provider.name, what));
     checks
 }
@@ -30,12 +31,12 @@ pub(super) async fn app(config: &Config, client: &Client, app: &App) -> Vec<Chec
     };
     let at = &app.endpoints;
     let what = format!(
-        "{}: {}, tokens from {}, {} scopes, {} callbacks",
+        "{}: {}, tokens from {}, {}, {}",
         app.environment,
         at.api_base,
         at.token.host_str().unwrap_or_default(),
-        scopes.list.len(),
-        app.redirect_uris.len()
+        count(scopes.list.len(), "scope"),
+        count(app.redirect_uris.len(), "callback")
     );
     let mut checks = vec![if app.redirect_uris.is_empty() {
         let hint = format!("add redirect_uris to [apps.{}], exactly as registered at the provider", app.name);

@@ -192,13 +192,13 @@ impl Checkup {
                 text += &format!("\n{} {}\nhint: {hint}\n", c.name, c.target);
             }
         }
-        let count = |o: Outcome| self.checks.iter().filter(|c| c.outcome == o).count();
+        let ended = |o: Outcome| self.checks.iter().filter(|c| c.outcome == o).count();
         text += &format!(
-            "\n{} ok, {} warnings, {} failed, {} skipped",
-            count(Outcome::Ok),
-            count(Outcome::Warn),
-            count(Outcome::Fail),
-            count(Outcome::Skipped)
+            "\n{} ok, {}, {} failed, {} skipped",
+            ended(Outcome::Ok),
+            count(ended(Outcome::Warn), "warning"),
+            ended(Outcome::Fail),
+            ended(Outcome::Skipped)
         );
         text
     }
@@ -252,23 +252,30 @@ pub async fn run(subject: &Subject, tenants: &[Tenant]) -> Checkup {
 
 /// Whether a store does what is relied on.
 async fn store(name: &'static str, url: &str, store: &Result<Store, StoreError>) -> Check {
-    let failed = |error: &StoreError| Check::failed(name, url, ExitCode::Storage, error);
-    match store {
-        Err(error) => failed(error),
-        Ok(store) => {
-            let Probe { passed, failed: end } = store.probe().await;
-            match end {
-                Some((step, error)) => {
-                    let check = failed(&error);
-                    Check { what: format!("at \"{step}\": {}", check.what), ..check }
-                }
-                None => {
-                    let steps: Vec<String> = passed.iter().map(ToString::to_string).collect();
-                    Check::ok(name, url, steps.join(", "))
-                }
-            }
+    let store = match store {
+        Ok(store) => store,
+        Err(error) => {
+            // What follows a scheme that is not ours may be anything, a password too.
+            let target = url.split_once("://").map_or_else(|| url.to_owned(), |(scheme, _)| format!("{scheme}://…"));
+            return Check::failed(name, target, ExitCode::Storage, error);
+        }
+    };
+    let Probe { passed, failed } = store.probe().await;
+    match failed {
+        Some((step, error)) => {
+            let check = Check::failed(name, store.url(), ExitCode::Storage, &error);
+            Check { what: format!("at \"{step}\": {}", check.what), ..check }
+        }
+        None => {
+            let steps: Vec<String> = passed.iter().map(ToString::to_string).collect();
+            Check::ok(name, store.url(), steps.join(", "))
         }
     }
+}
+
+/// `1 app`, `2 apps`.
+fn count(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 
-use super::{Check, Outcome};
+use super::{Check, Outcome, count};
 use crate::auth::vault::VaultError;
 use crate::auth::{Auth, AuthError, CredentialKind, Grant, Session, Standing};
 use crate::catalog::{Mode, Resource, scopes};
@@ -122,11 +122,12 @@ impl Sealed {
             if tenants.len() > NAMED {
                 names.push("…");
             }
-            let what = format!("the grants of {} tenants ({}) do not open: {what}", tenants.len(), names.join(", "));
+            let what =
+                format!("grants do not open, of {} ({}): {what}", count(tenants.len(), "tenant"), names.join(", "));
             checks.push(Check::fail("vault", "key", ExitCode::Configuration, what, hint));
         }
         if checks.is_empty() {
-            let what = format!("the key {} opens the grants of {opened} tenants", auth.vault().key_id());
+            let what = format!("the key {} opens the grants of {}", auth.vault().key_id(), count(opened, "tenant"));
             checks.push(Check::ok("vault", "key", what));
         }
         checks.extend(self.damaged);
@@ -198,7 +199,10 @@ impl Doctor<'_> {
         if grant.kind == CredentialKind::OAuth {
             checks.extend(self.scopes(tenant, &grant));
         }
-        checks.extend(self.resources(tenant, &session).await);
+        let asked = self.resources(tenant, &session).await;
+        // What the provider says of the grant beats what we know of it.
+        checks.retain(|c| c.name != "grant" || !asked.iter().any(|a| a.name == "grant"));
+        checks.extend(asked);
         checks.extend(self.skew(tenant, &session));
         checks
     }
@@ -271,7 +275,12 @@ impl Doctor<'_> {
             _ => false,
         };
         if hopeless {
-            checks.push(self.resource(tenant, first, &expands, end));
+            checks.push(match end {
+                Err(e @ (ExtractError::WrongHost { .. } | ExtractError::Auth(_))) if !is_http(&e) => {
+                    Check::met("grant", tenant, &e.into())
+                }
+                end => self.resource(tenant, first, &expands, end),
+            });
             let what = "not asked for, because what went wrong with the first concerns all";
             checks.extend(calls.map(|(r, _)| Check::skipped("resource", format!("{tenant}/{}", r.name), what)));
             return checks;
@@ -339,6 +348,10 @@ impl Doctor<'_> {
             Check::warn("clock", tenant, what, hint)
         })
     }
+}
+
+fn is_http(error: &ExtractError) -> bool {
+    matches!(error, ExtractError::Auth(AuthError::Http(_)))
 }
 
 /// What a sync asks for in line with `r`'s records: the fields that other enabled resources are taken out of.

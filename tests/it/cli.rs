@@ -23,23 +23,23 @@ fn command(dir: &Path, args: &[&str]) -> Command {
 }
 
 /// Runs to the end, on a thread of its own so that an in-process sandbox goes on.
-async fn run(dir: &Path, args: &[&str]) -> Output {
+pub async fn run(dir: &Path, args: &[&str]) -> Output {
     let mut command = command(dir, args);
     tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
 }
 
-fn out(output: &Output) -> String {
+pub fn out(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
-fn err(output: &Output) -> String {
+pub fn err(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
-fn code(output: &Output) -> i32 {
+pub fn code(output: &Output) -> i32 {
     output.status.code().unwrap()
 }
 
 /// A connected tenant on real time.
-async fn connected(opportunities: usize) -> Bench {
+pub async fn connected(opportunities: usize) -> Bench {
     let clock = Clock::system();
     let dir = Arc::new(tempfile::tempdir().unwrap());
     let sandbox = sandbox::start(sandbox::Options {

@@ -6,6 +6,7 @@
 
 mod architecture;
 mod bad_input;
+mod check;
 mod cli;
 mod connect_flow;
 mod crash_recovery;
