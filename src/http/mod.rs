@@ -76,7 +76,7 @@ pub struct Call<'a> {
     pub query: &'a [(String, String)],
     /// Who asks.
     pub credential: Option<&'a Credential>,
-    /// Hosts to which a redirect may lead.
+    /// Hosts to which a redirect may lead; without any, none is followed, not even to where it came from.
     pub hosts: &'a [String],
     /// Who gets the next permit first.
     pub priority: Priority,
@@ -443,7 +443,7 @@ impl Client {
             if meaning(status) == Meaning::Moved {
                 let location = response.headers().get(reqwest::header::LOCATION).and_then(|l| l.to_str().ok());
                 let next = location.and_then(|l| url.join(l).ok()).ok_or(Cause::RedirectLoop)?;
-                if !is_inside(&next, call.url, call.hosts) {
+                if call.hosts.is_empty() || !is_inside(&next, call.url, call.hosts) {
                     let host = next.host_str().unwrap_or("nowhere").chars().take(100).collect();
                     return Err(Cause::RedirectOutside { host });
                 }
@@ -562,7 +562,22 @@ mod tests {
             ("https://evil-lever.co/", false),
             ("https://lever.co.evil.example/", false),
             ("https://evil.example/lever.co", false),
+            ("https://lever.co.evil.com/v1/users", false),
+            ("https://evillever.co/", false),
+            ("https://lever.co@evil.example/", false),
+            ("https://me:pw@api.lever.co/", false),
+            ("https://lever.co./", false),
+            ("https://lever.co%2eevil.example/", false),
+            ("https://evil.example#.lever.co/", false),
+            ("https://evil.example\\.lever.co/", false),
+            ("https://xn--lver-vpa.co/", false),
+            ("https://API.LEVER.CO/v1/users", true),
+            ("https://api.lever.co:443/v1/users", true),
+            ("https://api.lever.co:8443/v1/users", false),
+            ("ftp://api.lever.co/", false),
+            ("data:text/plain,lever.co", false),
             ("https://127.0.0.1/", false),
+            ("http://127.0.0.1/", false),
             ("https://x.auth0.com/", false),
         ] {
             assert_eq!(is_inside(&url(next), &origin, &hosts), inside, "{next}");
@@ -571,6 +586,19 @@ mod tests {
         assert!(is_inside(&url("http://127.0.0.1:9000/v2"), &sandbox, &hosts));
         assert!(!is_inside(&url("http://127.0.0.1:9001/v1"), &sandbox, &hosts));
         assert!(!is_inside(&url("https://api.lever.co/v1"), &sandbox, &hosts));
+        // Another port of this machine only where it was named, and nothing outside by naming it so.
+        let named = ["127.0.0.1:9001".to_owned(), "evil.example:9001".to_owned()];
+        assert!(is_inside(&url("http://127.0.0.1:9001/v1"), &sandbox, &named));
+        for next in
+            ["http://127.0.0.1:9002/", "http://localhost:9001/", "https://127.0.0.1:9001/", "http://evil.example:9001/"]
+        {
+            assert!(!is_inside(&url(next), &sandbox, &named), "{next}");
+        }
+        // A host that was left empty is nobody's.
+        for hosts in [&[][..], &[String::new()]] {
+            assert!(!is_inside(&url("https://evil.example./"), &origin, hosts));
+            assert!(!is_inside(&url("https://api.lever.co/"), &origin, hosts));
+        }
     }
 
     #[test]

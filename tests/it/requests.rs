@@ -1,13 +1,18 @@
 //! What every answer of the provider leads to: how often it is asked again, what the run ends with, what a person reads.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use axum::http::{HeaderMap, StatusCode};
+use hirelake::config::Config;
+use hirelake::names::RunId;
 use hirelake::report::{ExitCode, Outcome, Report};
-use hirelake::sandbox::Action;
-use hirelake::sync::Options;
+use hirelake::sandbox::{self, AccountSize, Action};
+use hirelake::secret::Secret;
+use hirelake::sync::{Options, World};
 use tokio::net::TcpListener;
 
-use crate::harness::{Bench, Setup, fault, plain};
+use crate::harness::{Bench, Setup, fault, plain, tenant};
 
 const USERS: &str = "GET /v1/users$";
 
@@ -75,7 +80,7 @@ async fn every_status_of_the_reference_has_its_outcome() {
 
     404: exit 3, 1 requests
     error: acme/users: tenant acme: users is not there (404 on /users)
-    hint: the account may not have this feature, or the path in the catalogue is wrong
+    hint: the account may not have this feature, or the path in the catalogue is wrong; when every resource says so, the app's api_base is
 
     422: exit 3, 1 requests
     error: acme/users: tenant acme: users was refused with status 422 on /users
@@ -91,7 +96,7 @@ async fn every_status_of_the_reference_has_its_outcome() {
 
     502: exit 8, 8 requests
     error: acme/users: GET http://127.0.0.1:PORT/v1/users failed at attempt 8 of 8 after N s: status 502
-    hint: the provider is in trouble; run again later, it resumes
+    hint: a gateway before the provider gave up waiting for it, or a proxy of yours did; run again later, it resumes
 
     503: exit 8, 8 requests
     error: acme/users: GET http://127.0.0.1:PORT/v1/users failed at attempt 8 of 8 after N s: status 503
@@ -99,7 +104,7 @@ async fn every_status_of_the_reference_has_its_outcome() {
 
     504: exit 8, 8 requests
     error: acme/users: GET http://127.0.0.1:PORT/v1/users failed at attempt 8 of 8 after N s: status 504
-    hint: the provider is in trouble; run again later, it resumes
+    hint: a gateway before the provider gave up waiting for it, or a proxy of yours did; run again later, it resumes
     ");
     bench.control.clear_faults();
     bench.sync().await;
@@ -369,12 +374,12 @@ async fn a_known_symptom_has_its_own_hint() {
     }
     insta::assert_snapshot!(said, @"
     exit 2
-    error: acme/users: tenant acme: the provider refuses this app's tokens (403 on /users)
-    hint: the token is of the other environment: sandbox tokens do not work on production, nor the reverse; check the app's environment
+    error: acme: tenant acme: the provider refuses every token of this app (403)
+    hint: the token is of the other environment: sandbox tokens do not work on production, nor the reverse; check the app's environment, and that its api_base and token belong together
 
     exit 2
-    error: acme/users: tenant acme: the provider refuses this app's tokens (403 on /users)
-    hint: the client is unknown on this host; check the app's environment and hosts
+    error: acme: tenant acme: the provider refuses every token of this app (403)
+    hint: the client is unknown on this host: sandbox and production are separate apps; check the app's client_id, environment and hosts
     ");
 }
 
@@ -425,4 +430,142 @@ async fn a_redirect_outside_is_never_followed() {
     error: acme/users: GET http://127.0.0.1:PORT/v1/users failed at attempt 1 of 8 after N s: it was redirected to lever.co.evil.example, which is not one of the provider's hosts
     hint: the credential was not sent there: check the app's api_base; if the provider has moved, add its new host to the app's `hosts`
     ");
+}
+
+/// The same bench, its app changed by these texts of the configuration.
+fn changed(bench: Bench, changes: &[(String, String)]) -> Bench {
+    let path = bench.dir.path().join("hirelake.toml");
+    let mut text = std::fs::read_to_string(&path).unwrap();
+    for (from, to) in changes {
+        assert!(text.contains(from), "the configuration has no {from}");
+        text = text.replace(from, to);
+    }
+    std::fs::write(&path, text).unwrap();
+    let config = Arc::new(Config::load_with(Some(&path), std::iter::empty()).unwrap());
+    Bench { world: World { config, ..bench.world.clone() }, ..bench }
+}
+
+/// Another pretend provider with the same people and keys.
+async fn second(bench: &Bench, seed: u64) -> sandbox::Running {
+    let accounts = vec![AccountSize::new("acme", 20)];
+    let options = sandbox::Options { seed, accounts, clock: bench.world.clock, ..sandbox::Options::default() };
+    sandbox::start(options).await.unwrap()
+}
+
+/// An API host that answers every listing with no rows, and keeps what it was sent as `Authorization`.
+async fn listening() -> (u16, Arc<Mutex<Vec<String>>>) {
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let kept = heard.clone();
+    let router = axum::Router::new().fallback(move |headers: HeaderMap| async move {
+        let sent = headers.get("authorization").map(|a| a.to_str().unwrap().to_owned());
+        kept.lock().unwrap().push(sent.unwrap_or_default());
+        (StatusCode::OK, "{\"data\": [], \"hasNext\": false}")
+    });
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    (port, heard)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_of_the_other_environment_is_the_tenants_failure_and_told_once() {
+    let bench = connected(Setup::new(20)).await;
+    let other = second(&bench, 7).await;
+    let (before, after) = (bench.sandbox.url(), other.url());
+    let bench = changed(bench, &[(format!("api_base = \"{before}"), format!("api_base = \"{after}"))]);
+    let report = bench.sync_with(Options::default()).await;
+    assert_eq!(report.code, ExitCode::Configuration);
+    insta::assert_snapshot!(told(&bench, &report), @"
+    error: acme: tenant acme: the provider refuses every token of this app (403)
+    hint: the token is of the other environment: sandbox tokens do not work on production, nor the reverse; check the app's environment, and that its api_base and token belong together
+    ");
+    let resources = &report.tenants[&tenant("acme")].resources;
+    assert!(resources.values().all(|r| r.outcome == Outcome::Failed && r.notes.is_empty()), "{resources:?}");
+    assert!(bench.files().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_in_the_providers_place_is_no_missing_scope() {
+    let bench = connected(Setup::new(20)).await;
+    let page = Action::Status { code: 403, body: Some("<html>canary-7 sign in</html>".into()), retry_after: None };
+    bench.control.fault(fault(USERS, 0, 0, page));
+    let report = bench.sync_with(Options::default()).await;
+    assert_eq!(report.tenants[&tenant("acme")].resources["users"].outcome, Outcome::Failed);
+    insta::assert_snapshot!(told(&bench, &report), @"
+    error: acme/users: tenant acme: users was refused with status 403 on /users
+    hint: a page of HTML came where JSON is due: a proxy or a sign-in page answered in the provider's place; check the app's hosts and this machine's proxy
+    ");
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_kind_of_redirect_takes_the_credential_along_inside_and_nowhere_else() {
+    let (port, heard) = listening().await;
+    for code in [301, 302, 307, 308] {
+        let bench = connected(Setup::new(20)).await;
+        let to = format!("http://127.0.0.1:{port}/v1/users");
+        let (report, asked) = users(&bench, 0, 0, Action::Redirect { to: to.clone(), code }).await;
+        assert_eq!(
+            (report.code, asked),
+            (ExitCode::Configuration, 1),
+            "{code}: the port is not one of the app's hosts"
+        );
+        assert_eq!(heard.lock().unwrap().len(), 0, "{code}");
+
+        let callback = "redirect_uris".to_owned();
+        let hosts = format!("hosts = [\"127.0.0.1:{port}\"]\nredirect_uris");
+        let bench = changed(bench, &[(callback, hosts)]);
+        let (report, asked) = users(&bench, 0, 0, Action::Redirect { to, code }).await;
+        assert_eq!((report.code, asked), (ExitCode::Done, 1), "{code}: {}", told(&bench, &report));
+        let sent = heard.lock().unwrap().drain(..).collect::<Vec<_>>();
+        assert!(sent.len() == 1 && sent[0].starts_with("Bearer eyJ"), "{code}: the credential did not arrive");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_account_that_was_moved_to_another_host_is_read_there() {
+    let bench = Setup::new(20).start().await;
+    // Its keys are those of the first, as a data centre's would be.
+    let moved = second(&bench, 1).await;
+    let hosts = format!("hosts = [\"{}\"]\nredirect_uris", moved.addr());
+    let bench = changed(bench, &[("redirect_uris".to_owned(), hosts)]);
+    let (run, acme, state) = (RunId::new(), tenant("acme"), bench.state());
+    let lease = Arc::new(state.lease(&acme, run).await.unwrap());
+    let key = Secret::new(bench.control.api_key("acme").unwrap());
+    assert_eq!(moved.control().api_key("acme"), bench.control.api_key("acme"));
+    bench.auth(run).seed_api_key(&acme, lease.clone(), key, false).await.unwrap();
+    Arc::into_inner(lease).unwrap().release().await.unwrap();
+
+    let to = format!("{}/v1/users?includeDeactivated=true&limit=100", moved.url());
+    let (report, asked) = users(&bench, 0, 0, Action::Redirect { to, code: 301 }).await;
+    assert_eq!((report.code, asked), (ExitCode::Done, 1), "{}", told(&bench, &report));
+    assert_eq!(moved.control().stats().requests["GET /v1/users"], 1);
+    bench.assert_table("acme", "users").await;
+
+    // Configured there, nothing is asked of the first any more.
+    let (before, after) = (bench.sandbox.url(), moved.url());
+    let bench = changed(bench, &[(format!("api_base = \"{before}"), format!("api_base = \"{after}"))]);
+    bench.control.reset_stats();
+    bench.sync().await;
+    assert!(bench.control.stats().requests.is_empty());
+    bench.assert_right("acme").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_token_endpoint_is_never_redirected() {
+    let bench = connected(Setup::new(20)).await;
+    let (port, heard) = listening().await;
+    let bench = changed(bench, &[("redirect_uris".into(), format!("hosts = [\"127.0.0.1:{port}\"]\nredirect_uris"))]);
+    bench.pass(Duration::from_secs(3590)).await;
+    // Each is an answer that may have been lost: the run asks once more, the next one once.
+    for (to, most) in [(format!("http://127.0.0.1:{port}/oauth/token"), 2), ("/oauth/token".to_owned(), 1)] {
+        bench.control.reset_stats();
+        bench.control.clear_faults();
+        bench.control.fault(fault("POST /oauth/token", 0, 0, Action::Redirect { to, code: 307 }));
+        let report = bench.sync_with(only("users")).await;
+        assert_ne!(report.code, ExitCode::Done);
+        assert_eq!(requests(&bench, "POST /oauth/token"), most);
+    }
+    assert!(heard.lock().unwrap().is_empty(), "a refresh token was sent elsewhere");
+    bench.control.clear_faults();
+    bench.sync().await;
 }
