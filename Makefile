@@ -1,12 +1,13 @@
-# `make` alone prints what there is. Everything but `test-engines` needs only Rust and make.
+# `make` alone prints what there is. Everything but `test-engines` and `test-oauth` needs only Rust and make.
 
 CARGO   ?= cargo
 PYTHON  ?= python3
 ENGINES := target/engines
+OAUTH   := target/oauth
 DENY    := $(or $(shell command -v cargo-deny),$(wildcard $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/hirelake-ci/bin/cargo-deny))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-engines lint deny doc bench build ci clean
+.PHONY: help demo test test-engines test-oauth lint deny doc bench build ci clean
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -25,6 +26,15 @@ test-engines: $(ENGINES)/venv/ready ## read the lake back with DuckDB and pyarro
 $(ENGINES)/venv/ready: tests/engines/requirements.txt
 	$(PYTHON) -m venv --clear $(ENGINES)/venv
 	$(ENGINES)/venv/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+test-oauth: $(OAUTH)/venv/ready ## grants against a real OAuth server, django-oauth-toolkit (installed into target/)
+	$(CARGO) build --quiet
+	$(OAUTH)/venv/bin/python tests/oauth/run.py target/debug/hirelake $(OAUTH)/run
+
+$(OAUTH)/venv/ready: tests/oauth/requirements.txt
+	$(PYTHON) -m venv --clear $(OAUTH)/venv
+	$(OAUTH)/venv/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
 lint: ## check the format, and clippy with every warning an error

@@ -56,12 +56,12 @@ impl Scopes {
 ///
 /// [`ScopeError::TooMany`].
 pub fn needed<'a>(provider: &Provider, resources: impl Iterator<Item = &'a Resource>) -> Result<Scopes, ScopeError> {
-    let mut list = BTreeSet::new();
-    for r in resources {
-        list.extend(r.scope.clone());
-        list.extend(r.expand.iter().filter_map(|e| e.scope.clone()));
-    }
-    checked(provider, list, Vec::new())
+    checked(provider, resources.flat_map(of).collect(), Vec::new())
+}
+
+/// The scopes of one resource and of what it expands.
+pub fn of(resource: &Resource) -> impl Iterator<Item = String> {
+    resource.scope.iter().chain(resource.expand.iter().filter_map(|e| e.scope.as_ref())).cloned()
 }
 
 /// Reads a list as a person wrote it: commas and double spaces are mended, a read beside its write is dropped.
@@ -79,6 +79,15 @@ pub fn parse(provider: &Provider, text: &str) -> Result<Scopes, ScopeError> {
     }
     let list: BTreeSet<String> =
         text.split(|c: char| c == ',' || c.is_whitespace()).filter(|s| !s.is_empty()).map(str::to_owned).collect();
+    let offline = &provider.oauth.offline_scope;
+    if !list.contains(offline) {
+        mended.push(format!(
+            "`{offline}` is not among the scopes: added, because without it no refresh token comes back"
+        ));
+    }
+    for scope in list.iter().filter(|s| s.contains(":write:")) {
+        mended.push(format!("`{scope}` allows changes, and nothing is ever changed: `{}` is enough", read_of(scope)));
+    }
     for scope in &list {
         if !provider.oauth.scopes.contains(scope) {
             let nearest = nearest(scope, provider.oauth.scopes.iter().map(String::as_str)).map(str::to_owned);
@@ -113,14 +122,14 @@ fn write_of(scope: &str) -> String {
     scope.replacen(":read:", ":write:", 1)
 }
 
-fn read_of(scope: &str) -> Option<String> {
-    scope.contains(":write:").then(|| scope.replacen(":write:", ":read:", 1))
+fn read_of(scope: &str) -> String {
+    scope.replacen(":write:", ":read:", 1)
 }
 
 /// Whether `granted` (as the token answer lists it) opens `scope`; a write opens its read.
 #[must_use]
 pub fn opens(granted: &[String], scope: &str) -> bool {
-    granted.iter().any(|g| g == scope || read_of(g).as_deref() == Some(scope))
+    granted.iter().any(|g| g == scope || read_of(g) == scope)
 }
 
 /// The closest of `known` to what a person wrote, when it is close enough to be meant.

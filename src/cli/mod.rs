@@ -5,6 +5,7 @@
 
 mod check;
 mod connect;
+mod registration;
 mod sandbox;
 mod sync;
 
@@ -23,7 +24,7 @@ use crate::catalog;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{self, Config, ConfigError};
 use crate::demo;
-use crate::names::ResourceName;
+use crate::names::{AppName, ResourceName};
 use crate::report::{ExitCode, Failure};
 use crate::status;
 use crate::store::StoreError;
@@ -80,6 +81,12 @@ enum Command {
     Catalog {
         /// A resource
         resource: Option<ResourceName>,
+        /// The least scopes that open what is enabled, as the provider's registration form and consent page want them
+        #[arg(long, conflicts_with = "resource")]
+        scopes: bool,
+        /// … of this app [default: all]
+        #[arg(long, requires = "scopes")]
+        app: Option<AppName>,
     },
     /// Lay a table anew after its granularity was changed in the configuration
     Relay {
@@ -212,7 +219,11 @@ async fn command(args: Args) -> Result<ExitCode, CliError> {
             let text = if json { serde_json::to_string_pretty(&all).unwrap_or_default() } else { status::table(&all) };
             print(&text)
         }
-        Command::Catalog { resource } => {
+        Command::Catalog { scopes: true, app, .. } => {
+            let config = load()?;
+            registration::scopes(&config, app.as_ref())
+        }
+        Command::Catalog { resource, .. } => {
             let config = load()?;
             match resource {
                 None => print(&catalog::overview(&config.provider)),

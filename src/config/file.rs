@@ -384,7 +384,7 @@ impl Checker<'_> {
                 base.join(url).to_string_lossy().into_owned()
             }
         };
-        Ok(Config {
+        let config = Config {
             overlap: time("sync", "overlap", &raw.sync.overlap)?,
             safety_lag: time("sync", "safety_lag", &raw.sync.safety_lag)?,
             refresh_margin: time("sync", "refresh_margin", &raw.sync.refresh_margin)?,
@@ -407,7 +407,33 @@ impl Checker<'_> {
             default_tenant,
             partitions: raw.partitions,
             warnings: self.warnings,
-        })
+        };
+        Self::scopes_suffice(config)
+    }
+
+    /// No app asks for more scopes than it may, and a list that a person wrote opens what is wanted by name.
+    fn scopes_suffice(mut config: Config) -> Result<Config, ConfigError> {
+        let mut warnings = Vec::new();
+        for app in config.apps.values() {
+            config.app_scopes(app)?;
+        }
+        for tenant in config.named_tenants().filter(|t| config.app(t).is_ok()) {
+            let asked = config.scopes(tenant)?.list;
+            let closed: Vec<&str> = config
+                .resources(tenant)
+                .into_iter()
+                .filter(|r| scopes::of(r).any(|s| !scopes::opens(&asked, &s)))
+                .map(|r| r.name.as_str())
+                .collect();
+            if config.tenant(tenant).resources_named && !closed.is_empty() {
+                warnings.push(format!(
+                    "tenant {tenant}: the scopes of its app do not open {}; `hirelake catalog --scopes` prints those that do",
+                    closed.join(", ")
+                ));
+            }
+        }
+        config.warnings.append(&mut warnings);
+        Ok(config)
     }
 
     /// The address of the connect page; it gets a slash at its end, so that pages lie below it.

@@ -6,6 +6,7 @@
 //! `HIRELAKE_LOG` (the log filter). Secrets never stand in the file: it says in which variable or file they are.
 
 mod file;
+mod guide;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -324,7 +325,7 @@ impl Config {
         app.map_or(&self.provider.production, |a| &a.endpoints)
     }
 
-    /// The scopes that a tenant's consent asks for.
+    /// The scopes that a tenant's consent asks for: the app's own list, or the least that its resources need.
     ///
     /// # Errors
     ///
@@ -334,11 +335,59 @@ impl Config {
         if let Some(scopes) = &app.scopes {
             return Ok(scopes.clone());
         }
-        scopes::needed(&self.provider, self.resources(tenant).into_iter()).map_err(|e| ConfigError::Invalid {
+        scopes::needed(&self.provider, self.resources(tenant).into_iter())
+            .map_err(|e| self.too_many(&format!("tenant {tenant}"), &e))
+    }
+
+    /// The scopes without which something that is wanted of a tenant cannot be read: of the resources that the
+    /// configuration names; where it names none, of those among them that the consent asks for.
+    #[must_use]
+    pub fn needed_scopes(&self, tenant: &Tenant) -> Vec<String> {
+        let asked = self.scopes(tenant).map(|s| s.list).unwrap_or_default();
+        let named = self.tenant(tenant).resources_named;
+        let mut list = vec![self.provider.oauth.offline_scope.clone()];
+        for scope in self.resources(tenant).into_iter().flat_map(scopes::of) {
+            if !list.contains(&scope) && (named || scopes::opens(&asked, &scope)) {
+                list.push(scope);
+            }
+        }
+        list
+    }
+
+    /// The scopes to be registered for an app: its own list, or the least that all its tenants' resources need.
+    ///
+    /// # Errors
+    ///
+    /// When there are too many.
+    pub fn app_scopes(&self, app: &App) -> Result<scopes::Scopes, ConfigError> {
+        if let Some(scopes) = &app.scopes {
+            return Ok(scopes.clone());
+        }
+        scopes::needed(&self.provider, self.app_resources(app).into_iter())
+            .map_err(|e| self.too_many(&format!("app {}", app.name), &e))
+    }
+
+    /// What any tenant of an app reads, in the catalogue's order.
+    #[must_use]
+    pub fn app_resources(&self, app: &App) -> Vec<&Resource> {
+        let all = self.provider.resources.iter();
+        all.filter(|r| self.app_tenants(app).any(|t| t.resources.contains(&r.name))).collect()
+    }
+
+    /// What holds for the tenants of an app. Those that only the state knows count where the defaults name their resources,
+    /// or where there are no others.
+    fn app_tenants<'a>(&'a self, app: &'a App) -> impl Iterator<Item = &'a TenantConfig> {
+        let of_app = |t: &&TenantConfig| t.app.as_ref() == Some(&app.name);
+        let defaults = self.default_tenant.resources_named || !self.tenants.values().any(|t| of_app(&t));
+        self.tenants.values().chain(defaults.then_some(&self.default_tenant)).filter(of_app)
+    }
+
+    fn too_many(&self, whose: &str, e: &scopes::ScopeError) -> ConfigError {
+        ConfigError::Invalid {
             place: self.path.display().to_string(),
-            what: format!("tenant {tenant}: {}", first_line(&e.to_string())),
+            what: format!("{whose}: {}", first_line(&e.to_string())),
             hint: hint_line(&e.to_string()),
-        })
+        }
     }
 
     /// The table of a resource under the configured granularity.

@@ -72,7 +72,7 @@ fn a_mistake_in_the_configuration_is_named_with_its_place() {
         "[partitions]\nuser = \"none\"\n",
         "catalog = \"nowhere\"\n",
     ]), @r#"
-    DIR/hirelake.toml:1:1: unknown field `laek`, expected one of `lake`, `state`, `scratch`, `catalog`, `vault`, `apps`, `defaults`, `tenants`, `partitions`, `sync`
+    DIR/hirelake.toml:1:1: unknown field `laek`, expected one of `lake`, `state`, `scratch`, `catalog`, `vault`, `apps`, `defaults`, `tenants`, `partitions`, `sync`, `connect`
     hint: did you mean `lake`?
     DIR/hirelake.toml:1:8: key `lake`: invalid type: integer `3`, expected a string
     hint: `hirelake init --print` shows every key with its meaning
@@ -194,16 +194,18 @@ fn scopes_are_mended_or_refused_and_it_is_said_which() {
     app main: scopes have spaces too many: using single spaces
 
     offline_access users:write:admin
+    app main: `offline_access` is not among the scopes: added, because without it no refresh token comes back
+    app main: `users:write:admin` allows changes, and nothing is ever changed: `users:read:admin` is enough
     app main: `users:read:admin` stands beside `users:write:admin`, which includes it: left out
 
     offline_access users:read:admin
-
+    app main: `offline_access` is not among the scopes: added, because without it no refresh token comes back
 
     DIR/hirelake.toml:5:1: app main: lever has no scope `user:read:admin`
     hint: did you mean `users:read:admin`?
 
     offline_access
-
+    app main: `offline_access` is not among the scopes: added, because without it no refresh token comes back
 
     DIR/hirelake.toml:5:1: app main: 22 scopes are needed and lever allows 20 for one application
     hint: enable fewer resources, or split them over two apps: offline_access applications:read:admin archive_reasons:read:admin audit_events:read:admin contact:read:admin diversity_surveys:read:admin eeo_responses:read:admin eeo_responses_pii:read:admin feedback:read:admin feedback_templates:read:admin files:read:admin form_templates:read:admin forms:read:admin groups:read:admin interviews:read:admin notes:read:admin offers:read:admin opportunities:read:admin panels:read:admin permissions:read:admin postings:read:admin referrals:read:admin
@@ -275,7 +277,7 @@ fn a_secret_written_into_the_file_is_refused_and_never_shown() {
     hint: `hirelake init --print` shows every key with its meaning
     DIR/hirelake.toml:4:17: key `client_secret`: expected where the secret is: `{ env = "NAME" }`, `{ file = "PATH" }` or `{ command = ["PROGRAM"] }`
     hint: secrets never stand in this file: say in which variable or file they are
-    DIR/hirelake.toml:4:1: unknown field `secret`, expected one of `environment`, `client_id`, `client_secret`, `redirect_uris`, `scopes`, `api_base`, `authorize`, `token`, `revoke`, `audience`, `hosts`
+    DIR/hirelake.toml:4:1: unknown field `secret`, expected one of `title`, `description`, `logo`, `environment`, `client_id`, `client_secret`, `redirect_uris`, `scopes`, `api_base`, `authorize`, `token`, `revoke`, `audience`, `hosts`
     hint: secrets never stand in this file: say in which variable or file they are
     DIR/hirelake.toml:2:7: key `key`: expected where the secret is: `{ env = "NAME" }`, `{ file = "PATH" }` or `{ command = ["PROGRAM"] }`
     hint: secrets never stand in this file: say in which variable or file they are
@@ -283,7 +285,7 @@ fn a_secret_written_into_the_file_is_refused_and_never_shown() {
     hint: secrets never stand in this file: say in which variable or file they are
     DIR/hirelake.toml:1:9: key `vault`: invalid type: a string, expected a section
     hint: `hirelake init --print` shows every key with its meaning
-    DIR/hirelake.toml:5:1: unknown field `refresh_token`, expected one of `environment`, `client_id`, `client_secret`, `redirect_uris`, `scopes`, `api_base`, `authorize`, `token`, `revoke`, `audience`, `hosts`
+    DIR/hirelake.toml:5:1: unknown field `refresh_token`, expected one of `title`, `description`, `logo`, `environment`, `client_id`, `client_secret`, `redirect_uris`, `scopes`, `api_base`, `authorize`, `token`, `revoke`, `audience`, `hosts`
     hint: secrets never stand in this file: say in which variable or file they are
     "#);
 
@@ -298,7 +300,7 @@ fn a_secret_written_into_the_file_is_refused_and_never_shown() {
     insta::assert_snapshot!(said, @r#"
     HIRELAKE_APPS__MAIN__CLIENT_SECRET: expected where the secret is: `{ env = "NAME" }`, `{ file = "PATH" }` or `{ command = ["PROGRAM"] }`
     hint: secrets never stand in this file: say in which variable or file they are
-    HIRELAKE_APPS__MAIN__SECRET: unknown field `secret`, expected one of `environment`, `client_id`, `client_secret`, `redirect_uris`, `scopes`, `api_base`, `authorize`, `token`, `revoke`, `audience`, `hosts`
+    HIRELAKE_APPS__MAIN__SECRET: unknown field `secret`, expected one of `title`, `description`, `logo`, `environment`, `client_id`, `client_secret`, `redirect_uris`, `scopes`, `api_base`, `authorize`, `token`, `revoke`, `audience`, `hosts`
     hint: secrets never stand in this file: say in which variable or file they are
     HIRELAKE_VAULT: invalid type: a string, expected a section
     hint: correct or unset the variable; `hirelake init --print` shows every key
@@ -356,7 +358,7 @@ fn a_variable_that_says_nothing_is_refused() {
         }
     }
     insta::assert_snapshot!(said, @r#"
-    HIRELAKE_LAEK: unknown field `laek`, expected one of `lake`, `state`, `scratch`, `catalog`, `vault`, `apps`, `defaults`, `tenants`, `partitions`, `sync`
+    HIRELAKE_LAEK: unknown field `laek`, expected one of `lake`, `state`, `scratch`, `catalog`, `vault`, `apps`, `defaults`, `tenants`, `partitions`, `sync`, `connect`
     hint: did you mean `lake`?
     HIRELAKE_SYNC__TENANTS_AT_ONCE: invalid type: a string, expected a whole number
     hint: correct or unset the variable; `hirelake init --print` shows every key

@@ -18,6 +18,7 @@ mod layout;
 mod lookups;
 mod paging;
 mod rate_limit;
+mod registration;
 mod requests;
 mod secrets_unprinted;
 mod tenants_apart;
