@@ -1,8 +1,7 @@
 //! What can be seen before any customer: the configuration, the catalogue, and each app at its own hosts.
 
-use super::{Check, Outcome, count};
+use super::{Check, count};
 use crate::auth::probe::{self, Consent};
-use crate::catalog::{Resource, scopes};
 use crate::config::{App, Config};
 use crate::http::{Asked, Client, Symptom, address};
 use crate::report::ExitCode;
@@ -25,9 +24,9 @@ pub(super) fn configuration(config: &Config) -> Vec<Check> {
 
 /// One app: what is configured, whether the token endpoint takes its client, whether the consent page takes its callbacks.
 pub(super) async fn app(config: &Config, client: &Client, app: &App) -> Vec<Check> {
-    let scopes = match asked_for(config, app) {
+    let scopes = match config.app_scopes(app) {
         Ok(scopes) => scopes,
-        Err(check) => return vec![*check],
+        Err(error) => return vec![Check::failed("app", &app.name, ExitCode::Configuration, &error)],
     };
     let at = &app.endpoints;
     let what = format!(
@@ -99,28 +98,11 @@ fn consent(target: String, seen: &Consent) -> Check {
             let hint = match error.as_str() {
                 "access_denied" => Symptom::OnlyOffline.hint(&Asked::default()),
                 "invalid_scope" => {
-                    "register every scope of the app at the provider, as `hirelake catalog` names them".to_owned()
+                    "register every scope of the app at the provider: `hirelake connect guide` prints them".to_owned()
                 }
                 _ => "compare client_id, audience and scopes with the app's registration".to_owned(),
             };
             Check::fail("consent", target, code, format!("the consent page sends the customer back with {error}"), hint)
         }
     }
-}
-
-/// The scopes that a consent under this app asks for: those of its first tenant, as good as any other's for trying.
-fn asked_for(config: &Config, app: &App) -> Result<scopes::Scopes, Box<Check>> {
-    let named = config.named_tenants().find(|t| config.tenant(t).app.as_ref() == Some(&app.name));
-    let asked = match (named, &app.scopes) {
-        (_, Some(scopes)) => Ok(scopes.clone()),
-        (Some(tenant), None) => {
-            config.scopes(tenant).map_err(|e| Check::failed("app", &app.name, ExitCode::Configuration, &e))
-        }
-        (None, None) => {
-            let usual = config.provider.resources.iter().filter(|r: &&Resource| r.default);
-            scopes::needed(&config.provider, usual)
-                .map_err(|e| Check::failed("app", &app.name, ExitCode::Configuration, &e))
-        }
-    };
-    asked.map_err(|check| Box::new(Check { outcome: Outcome::Fail, ..check }))
 }

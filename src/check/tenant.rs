@@ -209,13 +209,13 @@ impl Doctor<'_> {
 
     /// Granted scopes against needed ones.
     fn scopes(&self, tenant: &Tenant, grant: &Grant) -> Option<Check> {
+        if let Err(e) = self.config.scopes(tenant) {
+            return Some(Check::met("scopes", tenant, &e.into()));
+        }
         if grant.scopes.is_empty() {
             return None;
         }
-        let needed = match self.config.scopes(tenant) {
-            Ok(needed) => needed.list,
-            Err(e) => return Some(Check::met("scopes", tenant, &e.into())),
-        };
+        let needed = self.config.needed_scopes(tenant);
         let offline = &self.config.provider.oauth.offline_scope;
         if needed.len() > 1 && grant.scopes.iter().all(|s| s == offline) {
             let hint = Symptom::OnlyOffline.hint(&Asked::default());

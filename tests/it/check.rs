@@ -205,7 +205,7 @@ async fn each_symptom_that_the_provider_lists_has_its_own_diagnosis() {
 
     scope missing from the consent
     exit 0
-    WARNING scopes acme: needed and not granted: applications:read:admin archive_reasons:read:admin contact:read:admin postings:read:admin requisitions:read:admin sources:read:admin stages:read:admin tags:read:admin
+    WARNING scopes acme: needed and not granted: applications:read:admin contact:read:admin postings:read:admin stages:read:admin archive_reasons:read:admin sources:read:admin tags:read:admin requisitions:read:admin
       hint: they were missing from the consent: see that they are registered for the app at the provider, then let the customer connect again: `hirelake connect acme`; or leave their resources out
 
     no access to this endpoint

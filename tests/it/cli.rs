@@ -76,6 +76,7 @@ async fn help_says_what_there_is() {
     Commands:
       init         Write a commented configuration
       connect      Connect a tenant: by consent in a browser, or with a credential you already have
+      check        Look at everything a sync relies on, and say what cures each trouble
       sync         Bring the lake up to date
       status       How every tenant stands: grant, last run, rows, cursors
       catalog      What can be read: resources, scopes, modes; of one resource its columns

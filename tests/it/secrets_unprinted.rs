@@ -9,6 +9,7 @@ use base64::Engine as _;
 use hirelake::auth::Grant;
 use hirelake::auth::connect::Callback;
 use hirelake::auth::vault::Vault;
+use hirelake::check;
 use hirelake::names::RunId;
 use hirelake::report::{ExitCode, Report};
 use hirelake::sandbox::{AccountSize, Action, Fault};
@@ -224,6 +225,16 @@ async fn nothing_that_is_written_anywhere_holds_a_secret_or_a_person() {
 
     let standing = status::read(&bench.world).await.unwrap();
     said += &format!("{}\n{}\n{standing:?}", status::table(&standing), serde_json::to_string(&standing).unwrap());
+    for trouble in [None, Some(Action::Garbage), Some(Action::ExpireToken)] {
+        bench.control.clear_faults();
+        if let Some(action) = trouble {
+            fault(&bench, "GET /v1", 0, 0, action);
+        }
+        let checkup = check::run(&(&bench.world).into(), &[]).await;
+        said += &format!("{}\n{}\n{checkup:?}", checkup.table(), checkup.json());
+    }
+    bench.control.clear_faults();
+    canaries.add_tokens(&bench, "acme").await;
     said += &format!("{:?}", bench.control.grant("acme", CLIENT, "offline_access"));
 
     let generations = canaries.0.values().filter(|what| *what == "a refresh token").count();
