@@ -318,7 +318,7 @@ async fn every_log_line_is_an_object_when_asked_for_json() {
     assert_eq!((&errors[0]["span"]["tenant"], &errors[0]["fields"]["resource"]), (&"acme".into(), &"sources".into()));
     insta::assert_snapshot!(plain(rest.iter().skip_while(|l| !l.starts_with("error:")).copied().collect::<Vec<_>>().join("\n").as_str(), bench.dir.path()), @"
     error: acme/sources: tenant acme: sources is not there (404 on /sources)
-    hint: the account may not have this feature, or the path in the catalogue is wrong
+    hint: the account may not have this feature, or the path in the catalogue is wrong; when every resource says so, the app's api_base is
     ");
     let summary: Value = serde_json::from_str(out(&failed).trim_end()).unwrap();
     assert_eq!((&summary["code"], &summary["failed"][0]), (&"partial".into(), &"acme".into()));
