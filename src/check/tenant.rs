@@ -340,7 +340,7 @@ impl Doctor<'_> {
             return Some(Check::ok("clock", tenant, "this machine's clock agrees with the provider's"));
         }
         let word = if ours > theirs { "ahead of" } else { "behind" };
-        let what = format!("this machine's clock is {} s {word} the provider's", off.as_secs());
+        let what = format!("this machine's clock is {:.0} s {word} the provider's", off.as_secs_f64());
         let hint = "let the machine's clock be set from the network (NTP): lives of tokens are judged by it";
         Some(if off > SKEW_TOO_MUCH {
             Check::fail("clock", tenant, ExitCode::Configuration, what, hint)

@@ -15,10 +15,11 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::{Auth, Session};
+use crate::auth::{Auth, AuthError, Session};
 use crate::catalog::{Mode, Resource};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, ConfigError};
+use crate::extract::ExtractError;
 use crate::load::{self, Lake, LoadError, Suppress};
 use crate::names::{ResourceName, RunId, Tenant};
 use crate::plan::{self, Wish, Work};
@@ -400,9 +401,15 @@ async fn remember(state: &State, tenant: &Tenant, last: LastRun) -> Result<(), S
 }
 
 fn fail(resource: Option<&ResourceName>, error: &SyncError) -> Failure {
-    // What is wrong with the app is wrong with every resource: it is the tenant's failure.
-    let of_the_app = matches!(error, SyncError::Extract(crate::extract::ExtractError::WrongHost { .. }));
-    Failure::new(resource.filter(|_| !of_the_app), code(error), error)
+    // What is wrong with the app or the grant is wrong with every resource: it is the tenant's failure.
+    let of_the_tenant = match error {
+        SyncError::Extract(ExtractError::WrongHost { .. }) => true,
+        SyncError::Extract(ExtractError::Auth(e)) => {
+            matches!(e, AuthError::Dead { .. } | AuthError::NotConnected { .. } | AuthError::AppSuspected { .. })
+        }
+        _ => false,
+    };
+    Failure::new(resource.filter(|_| !of_the_tenant), code(error), error)
 }
 
 /// A resource with what is taken out of it, ready to be read.

@@ -569,3 +569,15 @@ async fn the_token_endpoint_is_never_redirected() {
     bench.control.clear_faults();
     bench.sync().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_grant_that_was_revoked_while_its_token_lived_is_told_once() {
+    let bench = connected(Setup::new(20)).await;
+    bench.control.revoke("acme");
+    let report = bench.sync_with(Options::default()).await;
+    assert_eq!((report.code, requests(&bench, "POST /oauth/token")), (ExitCode::Reconnect, 2));
+    insta::assert_snapshot!(told(&bench, &report), @"
+    error: acme: the grant of tenant acme is dead since 2026-06-15T08:00:00.000Z: the provider says invalid_grant
+    hint: a Super Admin of the customer must connect again: `hirelake connect acme`
+    ");
+}
