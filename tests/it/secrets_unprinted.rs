@@ -114,6 +114,9 @@ async fn nothing_that_is_written_anywhere_holds_a_secret_or_a_person() {
     let lines =
         tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_ansi(false).with_writer(log.clone());
     let _logging = tracing::subscriber::set_default(lines.finish());
+    // With one subscriber alone, an event that another test's thread meets first is judged by that thread's, which is none, and
+    // is then never logged here either.
+    let _second = tracing::Dispatch::new(tracing_subscriber::registry());
 
     let accounts = vec![AccountSize::new("acme", 120), AccountSize::new("birch", 20)];
     let bench = Setup { accounts, refresh_leeway: Duration::from_secs(60), ..Setup::default() }.start().await;
