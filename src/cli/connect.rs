@@ -14,6 +14,9 @@ use crate::secret::Secret;
 use crate::state::{Lease, State};
 use crate::sync::World;
 
+/// How long a tenant that is busy is waited for: a code is said to live ten minutes.
+const CODE_LIFE: Duration = Duration::from_secs(8 * 60);
+
 #[derive(Debug, clap::Args)]
 pub(super) struct Connect {
     /// The tenant's name: it becomes `tenant=NAME` in the lake
@@ -91,24 +94,12 @@ pub(super) async fn connect(world: &World, args: Connect) -> Result<ExitCode, Cl
             };
             auth.await_callback(tenant, &invitation, show).await?
         };
-        let lease = patient_lease(&state, tenant, run).await?;
+        let lease = auth.patient_lease(tenant, CODE_LIFE).await?;
         let connected = auth.exchange(tenant, &lease, &invitation, callback, args.force).await;
         lease.release().await?;
         connected?
     };
     say_connected(tenant, &connected)
-}
-
-/// A consent was given and its code lives for minutes: a sync that holds the tenant is waited for, as long as the code lives.
-async fn patient_lease(state: &State, tenant: &Tenant, run: RunId) -> Result<crate::state::Lease, CliError> {
-    const TRIES: u32 = 120;
-    for _ in 0..TRIES {
-        match state.lease(tenant, run).await {
-            Err(crate::state::StateError::Busy { .. }) => tokio::time::sleep(Duration::from_secs(4)).await,
-            other => return Ok(other?),
-        }
-    }
-    Ok(state.lease(tenant, run).await?)
 }
 
 fn say_connected(tenant: &Tenant, connected: &Connected) -> Result<ExitCode, CliError> {
