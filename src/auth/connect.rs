@@ -26,7 +26,7 @@ use crate::catalog::{Mode, is_loopback};
 use crate::clock::Timestamp;
 use crate::config::App;
 use crate::http::{self, Answer, Budget, Judged, Priority};
-use crate::names::Tenant;
+use crate::names::{RunId, Tenant};
 use crate::secret::Secret;
 use crate::state::{Claim, Lease, StateError};
 
@@ -255,10 +255,10 @@ impl Auth {
     /// # Errors
     ///
     /// [`StateError::Busy`] when it is held all the time.
-    pub async fn patient_lease(&self, tenant: &Tenant, patience: Duration) -> Result<Lease, StateError> {
+    pub async fn patient_lease(&self, tenant: &Tenant, run: RunId, patience: Duration) -> Result<Lease, StateError> {
         let began = self.clock.elapsed();
         loop {
-            match self.state.lease(tenant, self.run).await {
+            match self.state.lease(tenant, run).await {
                 Err(StateError::Busy { .. }) if self.clock.elapsed().saturating_sub(began) + LOOK <= patience => {
                     tokio::time::sleep(LOOK).await;
                 }

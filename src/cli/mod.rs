@@ -116,6 +116,9 @@ pub enum CliError {
     /// A room failed.
     #[error(transparent)]
     Sync(#[from] SyncError),
+    /// There is no connect page, or no link to it.
+    #[error(transparent)]
+    Page(#[from] crate::connect::ConnectError),
     /// The pretend server failed.
     #[error(transparent)]
     Sandbox(#[from] crate::sandbox::SandboxError),
@@ -166,7 +169,7 @@ impl From<crate::state::StateError> for CliError {
 pub fn failure(error: &CliError) -> Failure {
     let code = match error {
         CliError::Sync(e) => crate::sync::code(e),
-        CliError::Sandbox(_) | CliError::Usage { .. } => ExitCode::Configuration,
+        CliError::Page(_) | CliError::Sandbox(_) | CliError::Usage { .. } => ExitCode::Configuration,
         CliError::Io { .. } => ExitCode::Storage,
     };
     Failure::new(None, code, error)
@@ -262,8 +265,13 @@ fn print(text: &str) -> Result<ExitCode, CliError> {
 }
 
 fn logging(args: &Args) {
-    let sync = matches!(args.command, Command::Sync(_));
-    let default = if sync && !std::io::stderr().is_terminal() { "hirelake=info" } else { "hirelake=warn" };
+    let default = if matches!(&args.command, Command::Connect(connect) if connect.serves()) {
+        "hirelake=info"
+    } else if matches!(args.command, Command::Sync(_)) && !std::io::stderr().is_terminal() {
+        "hirelake=info"
+    } else {
+        "hirelake=warn"
+    };
     let filter = args.log.as_deref().unwrap_or(default);
     let filter =
         tracing_subscriber::EnvFilter::try_new(filter).unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));

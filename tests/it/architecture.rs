@@ -10,9 +10,10 @@ const LEAVES: [&str; 3] = ["clock", "secret", "names"];
 const MAY_KNOW: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
     // Faces of the program: each command is one call into one room.
-    ("cli", &["auth", "catalog", "config", "demo", "report", "sandbox", "state", "status", "store", "sync"]),
+    ("cli", &["auth", "catalog", "config", "connect", "demo", "report", "sandbox", "state", "status", "store", "sync"]),
     ("demo", &["auth", "catalog", "cli", "config", "report", "sandbox", "state", "store", "sync"]),
     ("status", &["auth", "catalog", "state", "sync"]),
+    ("connect", &["auth", "catalog", "config", "state"]),
     // The one place where the stages meet.
     (
         "sync",
