@@ -181,18 +181,17 @@ impl Site {
         listen: SocketAddr,
         stop: CancellationToken,
     ) -> Result<Self, ConnectError> {
-        let mut base = None;
-        let mut refused = None;
+        let (mut base, mut refused) = (None, Vec::new());
         for app in config.apps.values() {
             match Door::of(&config, listen, app) {
                 Ok(door) => base = base.or(Some(door.base)),
-                Err(error) => {
-                    tracing::warn!(app = %app.name, "customers of this app cannot connect on the page: {error}");
-                    refused = refused.or(Some(error));
-                }
+                Err(error) => refused.push(error),
             }
         }
-        let base = base.ok_or_else(|| refused.unwrap_or(ConnectError::NoApp))?;
+        let Some(base) = base else { return Err(refused.into_iter().next().unwrap_or(ConnectError::NoApp)) };
+        for error in refused {
+            tracing::warn!("its customers cannot connect on the page: {error}");
+        }
         Ok(Self {
             clock: state.clock(),
             config,

@@ -153,8 +153,8 @@ impl Failure {
 
     fn again(self) -> Again {
         match self {
-            Self::UnknownLink | Self::Expired(_) | Self::Used => Again::No,
-            Self::NotFound | Self::Method | Self::TooLarge => Again::Unsaid,
+            Self::Expired(_) | Self::Used => Again::No,
+            Self::UnknownLink | Self::NotFound | Self::Method | Self::TooLarge => Again::Unsaid,
             _ => Again::Yes,
         }
     }

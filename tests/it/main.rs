@@ -8,6 +8,7 @@ mod architecture;
 mod bad_input;
 mod cli;
 mod connect_flow;
+mod connect_page;
 mod crash_recovery;
 mod harness;
 mod incremental;
