@@ -265,13 +265,13 @@ fn print(text: &str) -> Result<ExitCode, CliError> {
 }
 
 fn logging(args: &Args) {
-    let default = if matches!(&args.command, Command::Connect(connect) if connect.serves()) {
-        "hirelake=info"
-    } else if matches!(args.command, Command::Sync(_)) && !std::io::stderr().is_terminal() {
-        "hirelake=info"
-    } else {
-        "hirelake=warn"
+    // What a server did is to be seen wherever it runs; a sync has bars on a terminal.
+    let told = match &args.command {
+        Command::Connect(connect) => connect.serves(),
+        Command::Sync(_) => !std::io::stderr().is_terminal(),
+        _ => false,
     };
+    let default = if told { "hirelake=info" } else { "hirelake=warn" };
     let filter = args.log.as_deref().unwrap_or(default);
     let filter =
         tracing_subscriber::EnvFilter::try_new(filter).unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
