@@ -493,7 +493,7 @@ impl Site {
         let lacking = done.missing.iter().map(|scope| {
             let needs = |s: &Option<String>| s.as_deref() == Some(scope.as_str());
             let open = resources.iter().filter(|r| needs(&r.scope) || r.expand.iter().any(|e| needs(&e.scope)));
-            Lacking { scope: scope.clone(), tables: open.map(|r| r.name.to_string()).collect() }
+            Lacking { scope: scope.clone(), tables: open.map(|r| r.name.as_str().replace('_', " ")).collect() }
         });
         let frame = self.frame(self.config.app(&done.tenant).ok());
         let offline = &self.config.provider.oauth.offline_scope;

@@ -308,7 +308,7 @@ fn whole(frame: &Frame, title: &str, body: &Markup) -> Markup {
                     p.name { (frame.app) }
                     @match frame.environment {
                         Some(Environment::Production) => p.side { "Production" },
-                        Some(Environment::Sandbox) => p.side.test { "Sandbox: a test" },
+                        Some(Environment::Sandbox) => p.side.test { "Sandbox" },
                         None => {},
                     }
                 }
@@ -453,7 +453,7 @@ pub(super) fn failure(frame: &Frame, failure: Failure, tenant: Option<&str>, lin
                 Again::Unsaid => {},
             }
             @if let (Again::Yes, Some(link)) = (failure.again(), link) {
-                p { a.button href=(link.path()) { "Open the link again" } }
+                p.again { a.button href=(link.path()) { "Open the link again" } }
             }
         },
     )
