@@ -111,7 +111,9 @@ impl Door {
             }
         };
         let below = door.callback.path().strip_prefix(door.base.path());
-        if below.is_some_and(|p| ["", "healthz", "style.css", "connected"].contains(&p) || p.starts_with("invite/")) {
+        let ours = |p: &str| ["", "healthz", "style.css", "connected"].contains(&p) || p.starts_with("invite/");
+        // Proxies ask for this one whatever the base is.
+        if below.is_some_and(ours) || door.callback.path() == "/healthz" {
             return Err(no_callback(
                 &format!("{}callback", door.base),
                 &format!(" in place of {}, which is a page of its own", door.callback),

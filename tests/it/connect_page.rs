@@ -18,6 +18,7 @@ use hirelake::store::Store;
 use hirelake::sync::World;
 use insta::assert_snapshot;
 use reqwest::{Method, StatusCode};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
@@ -818,6 +819,25 @@ async fn every_answer_has_the_headers_of_a_page_that_trusts_nobody() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_says_nothing_is_shown_out_and_holds_up_no_end() {
+    let page = page().await;
+    let mut silent = tokio::net::TcpStream::connect(page.listen).await.unwrap();
+    let began = page.bench.world.clock.elapsed();
+    // Half a request, and nothing after it: the server ends the connection, not we.
+    silent.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n").await.unwrap();
+    let mut left = Vec::new();
+    let _ = silent.read_to_end(&mut left).await;
+    let held = page.bench.world.clock.elapsed() - began;
+    assert!(held <= Duration::from_secs(181), "{held:?}");
+    let _silent = tokio::net::TcpStream::connect(page.listen).await.unwrap();
+    assert_eq!(Browser::new().get(page.base()).await.status, StatusCode::OK);
+    let began = page.bench.world.clock.elapsed();
+    page.stop.cancel();
+    page.served.await.unwrap();
+    assert!(page.bench.world.clock.elapsed() - began <= Duration::from_secs(11));
+}
+
 /// The door of the only app under a configuration.
 async fn door(callbacks: &[&str], sections: &str) -> Result<String, String> {
     let (bench, listen) = world(Extra { callbacks, sections, ..Extra::default() }, Clock::starting_at(NOW)).await;
@@ -941,7 +961,11 @@ async fn run(dir: &Path, args: &[&str]) -> std::process::Output {
 async fn the_commands_print_a_link_and_serve_it_until_a_signal() {
     let (bench, listen) = world(Extra::default(), Clock::system()).await;
     let dir = bench.dir.path();
-    let mut child = hirelake(dir, &["connect", "serve"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = hirelake(dir, &["connect", "serve", "--log", "trace"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     let invite = run(dir, &["connect", "invite", "acme", "--expires", "2h"]).await;
     assert!(invite.status.success(), "{invite:?}");
     let said = String::from_utf8(invite.stdout).unwrap();
@@ -968,7 +992,10 @@ async fn the_commands_print_a_link_and_serve_it_until_a_signal() {
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let log = String::from_utf8(output.stderr).unwrap();
     assert!(log.contains("a customer connected") && log.contains("tenant=acme"), "{log}");
-    assert!(!log.contains(&token(&link)) && !log.contains("code="), "{log}");
+    let sealed = browser.cookies.values().next().unwrap();
+    for canary in [&token(&link), sealed, CLIENT_SECRET, VAULT_KEY, "code=", "state="] {
+        assert!(!log.contains(canary), "the log holds {canary}: {log}");
+    }
 
     let mut refused = Vec::new();
     for args in [
