@@ -1,13 +1,14 @@
-# `make` alone prints what there is. Everything but `test-engines` and `test-oauth` needs only Rust and make.
+# `make` alone prints what there is. Everything but the `test-…` targets needs only Rust and make.
 
 CARGO   ?= cargo
 PYTHON  ?= python3
 ENGINES := target/engines
 OAUTH   := target/oauth
+BROWSER := target/browser
 DENY    := $(or $(shell command -v cargo-deny),$(wildcard $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/hirelake-ci/bin/cargo-deny))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-engines test-oauth lint deny doc bench build ci clean
+.PHONY: help demo test test-engines test-oauth test-browser lint deny doc bench build ci clean
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -35,6 +36,16 @@ test-oauth: $(OAUTH)/venv/ready ## grants against a real OAuth server, django-oa
 $(OAUTH)/venv/ready: tests/oauth/requirements.txt
 	$(PYTHON) -m venv --clear $(OAUTH)/venv
 	$(OAUTH)/venv/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+test-browser: $(BROWSER)/node_modules/ready ## walk through the connect page in Chromium (needs node, npm, chromium; screenshots in target/browser/)
+	$(CARGO) build --quiet
+	node tests/browser/run.mjs target/debug/hirelake $(BROWSER)
+
+$(BROWSER)/node_modules/ready: tests/browser/package.json
+	mkdir -p $(BROWSER)
+	cp $< $(BROWSER)/package.json
+	npm install --prefix $(BROWSER) --no-package-lock --no-audit --no-fund --silent
 	@touch $@
 
 lint: ## check the format, and clippy with every warning an error

@@ -12,6 +12,7 @@
 //! - [`state`] and [`store`]: what is known, as numbered create-only entries; a URL as an object store.
 //! - [`sync`]: the whole job on one page. [`report`] and [`status`]: what happened, and how everything stands.
 //! - [`check`]: the doctor; what all of them rely on, looked at before they do.
+//! - [`connect`]: the page on which customers connect by themselves.
 //! - [`sandbox`] and [`demo`]: a pretend provider, and the whole path in a minute.
 
 pub mod cli;
@@ -43,6 +44,8 @@ pub mod report;
 pub mod status;
 
 pub mod check;
+
+pub mod connect;
 
 pub mod sandbox;
 

@@ -3,6 +3,7 @@
 //! `state` is random and compared; the tokens are durable before anything is said to have worked. The page that customers
 //! open by themselves is another room's (`connect`); it ends in [`Auth::exchange`] too.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,23 +11,80 @@ use std::time::Duration;
 use axum::extract::{Query, State as AxumState};
 use axum::http::StatusCode;
 use axum::response::Html;
-use serde::Deserialize;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 use url::Url;
+use zeroize::Zeroizing;
 
-use super::{Auth, AuthError, CredentialKind, Grant, Open, Standing, Tokens, token};
+use super::vault::{Sealed, VaultError};
+use super::{Auth, AuthError, CredentialKind, Grant, Open, Standing, TokenError, Tokens, token};
 use crate::catalog::{Mode, is_loopback};
 use crate::clock::Timestamp;
 use crate::config::App;
 use crate::http::{self, Answer, Budget, Judged, Priority};
-use crate::names::Tenant;
+use crate::names::{RunId, Tenant};
 use crate::secret::Secret;
-use crate::state::Lease;
+use crate::state::{Claim, Lease, StateError};
 
-/// How long the consent may take before the callback is given up.
-const PATIENCE: Duration = Duration::from_secs(15 * 60);
+/// How long the consent may take before the callback is given up; what is kept of it in a browser dies then too.
+pub const PATIENCE: Duration = Duration::from_secs(15 * 60);
+/// What is kept of a consent is sealed for this place.
+const UNDERWAY: &str = "connect/underway";
+/// What the standards let an authorization server answer (RFC 6749, 4.1.2.1; OpenID Connect, 3.1.2.6).
+const ERRORS: [&str; 11] = [
+    "invalid_request",
+    "unauthorized_client",
+    "unsupported_response_type",
+    "invalid_scope",
+    "server_error",
+    "temporarily_unavailable",
+    "interaction_required",
+    "login_required",
+    "account_selection_required",
+    "consent_required",
+    "request_not_supported",
+];
+/// How long between two looks at a tenant that is busy.
+const LOOK: Duration = Duration::from_secs(2);
 
-/// A consent link and the secret that must come back with the answer.
+/// Why a tenant was not connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Refused {
+    /// The customer said no.
+    Denied,
+    /// The answer belongs to another request, or to another browser.
+    StateMismatch,
+    /// The answer has neither a code nor an error.
+    NoCode,
+    /// The provider refused the authorize request (its `error` is not `access_denied`).
+    Request,
+    /// The code was used, is expired, or is of another callback.
+    CodeRefused,
+    /// The client id or secret is wrong, or may not do this.
+    Client,
+    /// The token endpoint cannot be reached, or gave no answer that can be used.
+    Unavailable,
+    /// Nothing but the offline scope was granted: the audience is wrong.
+    Audience,
+    /// No refresh token came.
+    NoRefreshToken,
+    /// The tenant was connected to another account before.
+    WrongAccount,
+    /// Another tenant holds the account.
+    AccountTaken,
+    /// A refresh token from elsewhere does not work.
+    SeedRefused,
+    /// There is no callback that can be used here.
+    Callback,
+    /// Nobody came back from the consent page.
+    NobodyCame,
+}
+
+/// A consent link and the secrets that belong to its answer.
 #[derive(Clone)]
 pub struct Invitation {
     /// To be opened in a browser by a Super Admin of the customer.
@@ -34,6 +92,8 @@ pub struct Invitation {
     /// The callback in it.
     pub redirect_uri: Url,
     state: Secret,
+    /// Of PKCE, where the provider takes it.
+    verifier: Option<Secret>,
 }
 
 impl fmt::Debug for Invitation {
@@ -41,6 +101,18 @@ impl fmt::Debug for Invitation {
         // The link holds the state.
         f.debug_struct("Invitation").field("link", &http::address(&self.link)).finish_non_exhaustive()
     }
+}
+
+/// [`Invitation`] as it is sealed; of the link nothing is kept but its address.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Kept<'a, T> {
+    until: Timestamp,
+    link: String,
+    redirect_uri: Url,
+    state: Cow<'a, str>,
+    verifier: Option<Cow<'a, str>>,
+    with: T,
 }
 
 /// What the provider sent the browser back with.
@@ -84,11 +156,11 @@ impl Callback {
 }
 
 impl Auth {
-    fn connect_error(tenant: &Tenant, why: impl Into<String>, hint: impl Into<String>) -> AuthError {
-        AuthError::Connect { tenant: tenant.clone(), why: why.into(), hint: hint.into() }
+    fn connect_error(tenant: &Tenant, kind: Refused, why: impl Into<String>, hint: impl Into<String>) -> AuthError {
+        AuthError::Connect { tenant: tenant.clone(), kind, why: why.into(), hint: hint.into() }
     }
 
-    /// The link for a tenant's consent.
+    /// The link for a tenant's consent, with the app's first callback.
     ///
     /// # Errors
     ///
@@ -97,8 +169,23 @@ impl Auth {
         let app = self.config.app(tenant)?;
         let redirect_uri = app.redirect_uris.first().ok_or_else(|| {
             let hint = format!("add redirect_uris to [apps.{}], exactly as registered at the provider", app.name);
-            Self::connect_error(tenant, format!("app {} has no callback address", app.name), hint)
+            Self::connect_error(tenant, Refused::Callback, format!("app {} has no callback address", app.name), hint)
         })?;
+        self.invite_to(tenant, redirect_uri)
+    }
+
+    /// The link for a tenant's consent that ends on one of the app's callbacks.
+    ///
+    /// # Errors
+    ///
+    /// When the tenant has no app, the callback is not one of its own, or the scopes are too many.
+    pub fn invite_to(&self, tenant: &Tenant, redirect_uri: &Url) -> Result<Invitation, AuthError> {
+        let app = self.config.app(tenant)?;
+        if !app.redirect_uris.contains(redirect_uri) {
+            let hint = format!("add it to redirect_uris of [apps.{}] and register it at the provider", app.name);
+            let why = format!("app {} has no callback {}", app.name, http::address(redirect_uri));
+            return Err(Self::connect_error(tenant, Refused::Callback, why, hint));
+        }
         let scopes = self.config.scopes(tenant)?;
         let random: [u8; 24] = rand::random();
         let state: String = random.iter().map(|b| format!("{b:02x}")).collect();
@@ -111,7 +198,73 @@ impl Auth {
             .append_pair("scope", &scopes.joined())
             .append_pair("audience", &app.endpoints.audience)
             .append_pair("prompt", "consent");
-        Ok(Invitation { link, redirect_uri: redirect_uri.clone(), state: Secret::new(state) })
+        let verifier = app.pkce.then(|| URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>()));
+        if let Some(verifier) = &verifier {
+            let challenge = URL_SAFE_NO_PAD.encode(Sha256::digest(verifier));
+            link.query_pairs_mut()
+                .append_pair("code_challenge", &challenge)
+                .append_pair("code_challenge_method", "S256");
+        }
+        Ok(Invitation {
+            link,
+            redirect_uri: redirect_uri.clone(),
+            state: Secret::new(state),
+            verifier: verifier.map(Secret::new),
+        })
+    }
+
+    /// Seals a consent that was begun, `with` what belongs to it, for as long as it may take: whoever holds the vault's key
+    /// can finish it, after a restart too.
+    ///
+    /// # Errors
+    ///
+    /// When sealing fails.
+    pub fn put_down(&self, invitation: &Invitation, with: &impl Serialize) -> Result<String, VaultError> {
+        let kept = Kept {
+            until: self.clock.now().plus(PATIENCE),
+            link: http::address(&invitation.link),
+            redirect_uri: invitation.redirect_uri.clone(),
+            state: invitation.state.expose().into(),
+            verifier: invitation.verifier.as_ref().map(|v| v.expose().into()),
+            with,
+        };
+        let text = Zeroizing::new(serde_json::to_vec(&kept).map_err(|_| VaultError::Sealing)?);
+        Ok(self.vault.seal(UNDERWAY, &text)?.to_token())
+    }
+
+    /// What [`Auth::put_down`] sealed; `None` when it is too old, was changed, or is something else.
+    #[must_use]
+    pub fn take_up<T: DeserializeOwned>(&self, token: &str) -> Option<(Invitation, T)> {
+        let text = self.vault.open(UNDERWAY, &Sealed::from_token(token)?).ok()?;
+        let kept: Kept<'_, T> = serde_json::from_slice(&text).ok()?;
+        if kept.until <= self.clock.now() {
+            return None;
+        }
+        let invitation = Invitation {
+            link: kept.link.parse().ok()?,
+            redirect_uri: kept.redirect_uri,
+            state: Secret::new(kept.state.into_owned()),
+            verifier: kept.verifier.map(|v| Secret::new(v.into_owned())),
+        };
+        Some((invitation, kept.with))
+    }
+
+    /// Takes the tenant for an exchange. A consent was given, and its code lives for minutes: a sync that holds the tenant is
+    /// waited for, but no longer than `patience`.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Busy`] when it is held all the time.
+    pub async fn patient_lease(&self, tenant: &Tenant, run: RunId, patience: Duration) -> Result<Lease, StateError> {
+        let began = self.clock.elapsed();
+        loop {
+            match self.state.lease(tenant, run).await {
+                Err(StateError::Busy { .. }) if self.clock.elapsed().saturating_sub(began) + LOOK <= patience => {
+                    tokio::time::sleep(LOOK).await;
+                }
+                taken => return taken,
+            }
+        }
     }
 
     /// Waits for the browser on the callback's own port of this machine. `listening` is called once it can come: only then
@@ -130,6 +283,7 @@ impl Auth {
         if uri.scheme() != "http" || !is_loopback(uri) {
             return Err(Self::connect_error(
                 tenant,
+                Refused::Callback,
                 format!("the callback {uri} is not on this machine over http"),
                 "use --paste and give the address on which the browser ended",
             ));
@@ -138,6 +292,7 @@ impl Auth {
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await.map_err(|e| {
             Self::connect_error(
                 tenant,
+                Refused::Callback,
                 format!("port {port} of the callback cannot be listened on ({e})"),
                 "end the program that holds it, or register another callback",
             )
@@ -160,15 +315,66 @@ impl Auth {
             tracing::debug!(error = %e, "the callback server ended");
         }
         callback.ok().flatten().ok_or_else(|| {
-            Self::connect_error(tenant, "nobody came back from the consent page within 15 minutes", "run the command again when a Super Admin of the customer is at hand; a page that says \"undefined\" means that the callback is not registered exactly so")
+            Self::connect_error(tenant, Refused::NobodyCame, "nobody came back from the consent page within 15 minutes", "run the command again when a Super Admin of the customer is at hand; a page that says \"undefined\" means that the callback is not registered exactly so")
         })
+    }
+
+    /// The code of an answer that is a yes to this invitation.
+    ///
+    /// # Errors
+    ///
+    /// When the state differs, the consent was denied, or the provider refused the request.
+    pub fn answered(tenant: &Tenant, invitation: &Invitation, callback: Callback) -> Result<Secret, AuthError> {
+        if callback.state.as_deref() != Some(invitation.state.expose()) {
+            return Err(Self::connect_error(
+                tenant,
+                Refused::StateMismatch,
+                "the answer does not belong to this request (its `state` differs)",
+                "open the link that this command printed, in one browser, and only once",
+            ));
+        }
+        match (callback.error.as_deref(), callback.code) {
+            (Some("access_denied"), _) => Err(Self::connect_error(
+                tenant,
+                Refused::Denied,
+                "the consent was denied",
+                "a Super Admin of the customer must press Accept",
+            )),
+            (Some(error), _) => {
+                // Only what the standard names is repeated: anything may stand there.
+                let named = ERRORS.iter().find(|known| **known == error);
+                let why = named.map_or_else(
+                    || "the provider refused the request".to_owned(),
+                    |e| format!("the provider refused the request ({e})"),
+                );
+                let (kind, hint) = match error {
+                    "server_error" | "temporarily_unavailable" => {
+                        (Refused::Unavailable, "the provider has trouble: try again later")
+                    }
+                    "invalid_scope" => (
+                        Refused::Request,
+                        "every scope must be registered for the app: `hirelake connect guide` prints them as the registration form wants them",
+                    ),
+                    _ => (
+                        Refused::Request,
+                        "compare client_id, redirect_uris, audience and scopes with the app's registration",
+                    ),
+                };
+                Err(Self::connect_error(tenant, kind, why, hint))
+            }
+            (None, Some(code)) if !code.is_empty() => Ok(Secret::new(code)),
+            (None, _) => {
+                Err(Self::connect_error(tenant, Refused::NoCode, "the answer holds no code", "run the command again"))
+            }
+        }
     }
 
     /// Exchanges a callback's code and stores the grant. The lease is the tenant's.
     ///
     /// # Errors
     ///
-    /// When the consent was denied, the state differs, the code is refused, or the account is another than before.
+    /// When the consent was denied, the state differs, the code is refused, or the account is another than before or is
+    /// another tenant's. What was stored before is then untouched.
     pub async fn exchange(
         &self,
         tenant: &Tenant,
@@ -177,73 +383,101 @@ impl Auth {
         callback: Callback,
         force: bool,
     ) -> Result<Connected, AuthError> {
-        if callback.state.as_deref() != Some(invitation.state.expose()) {
-            return Err(Self::connect_error(
-                tenant,
-                "the answer does not belong to this request (its `state` differs)",
-                "open the link that this command printed, in one browser, and only once",
-            ));
-        }
-        if let Some(error) = callback.error {
-            let denied = error == "access_denied";
-            let why = if denied {
-                "the consent was denied".to_owned()
-            } else {
-                "the provider refused the request".to_owned()
-            };
-            let hint = if denied {
-                "a Super Admin of the customer must press Accept"
-            } else {
-                "compare client_id, redirect_uris, audience and scopes with the app's registration"
-            };
-            return Err(Self::connect_error(tenant, why, hint));
-        }
-        let code = callback
-            .code
-            .ok_or_else(|| Self::connect_error(tenant, "the answer holds no code", "run the command again"))?;
+        let code = Self::answered(tenant, invitation, callback)?;
         let app = self.config.app(tenant)?.clone();
         let secret = app.client_secret.fetch(&format!("the client secret of app {}", app.name))?;
-        let form = [
+        let mut form = vec![
             ("grant_type", "authorization_code"),
-            ("code", code.as_str()),
+            ("code", code.expose()),
             ("redirect_uri", invitation.redirect_uri.as_str()),
         ];
+        form.extend(invitation.verifier.as_ref().map(|v| ("code_verifier", v.expose())));
         let issued =
             token::post(&self.client, &self.token_gate(&app.name), &app, &secret, &form).await.map_err(|e| {
-                let hint = match e {
-                    super::TokenError::InvalidGrant => {
-                        "the code is used, expired or of another callback: run the command again"
+                let (kind, hint) = match &e {
+                    TokenError::InvalidGrant => (
+                        Refused::CodeRefused,
+                        "the code is used, expired or of another callback: run the command again",
+                    ),
+                    TokenError::Unreachable(_) | TokenError::Throttled => (Refused::Unavailable, e.hint()),
+                    TokenError::Unanswered(_) => {
+                        (Refused::Unavailable, "the code may be used up: run the command again")
                     }
-                    ref e => e.hint(),
+                    TokenError::Malformed => (Refused::CodeRefused, e.hint()),
+                    e => (Refused::Client, e.hint()),
                 };
-                Self::connect_error(tenant, e.to_string(), hint)
+                Self::connect_error(tenant, kind, e.to_string(), hint)
             })?;
         let offline = &self.config.provider.oauth.offline_scope;
-        if issued.refresh.is_none() {
+        // An answer may leave out what is as it was asked for (RFC 6749, 5.1).
+        let asked = self.config.scopes(tenant)?.list;
+        let scopes = if issued.scopes.is_empty() { asked.clone() } else { issued.scopes };
+        if asked.iter().any(|s| s != offline) && scopes.iter().all(|s| s == offline) {
             return Err(Self::connect_error(
                 tenant,
-                format!("the provider gave no refresh token; granted: {}", issued.scopes.join(" ")),
+                Refused::Audience,
+                format!("only `{offline}` was granted, so nothing could be read"),
                 format!(
-                    "register the scope `{offline}` for the app; a consent page that offers only `{offline}` means a wrong audience"
+                    "the audience of app {} is wrong or lacks its final slash, or none of the scopes is registered for the app; correct it and connect again",
+                    app.name
                 ),
             ));
         }
+        if issued.refresh.is_none() {
+            return Err(Self::connect_error(
+                tenant,
+                Refused::NoRefreshToken,
+                format!("the provider gave no refresh token; granted: {}", scopes.join(" ")),
+                format!("register the scope `{offline}` for the app and connect again"),
+            ));
+        }
         let tokens = Tokens { access: issued.access, refresh: issued.refresh };
-        // An answer may leave out what is as it was asked for (RFC 6749, 5.1).
-        let scopes = if issued.scopes.is_empty() { self.config.scopes(tenant)?.list } else { issued.scopes };
-        self.store(
-            tenant,
-            lease,
-            CredentialKind::OAuth,
-            Some(&app),
-            &tokens,
-            scopes.clone(),
-            issued.account.clone(),
-            Some(issued.expires_at),
-            force,
-        )
-        .await?;
+        let stored = self
+            .store(
+                tenant,
+                lease,
+                CredentialKind::OAuth,
+                Some(&app),
+                &tokens,
+                scopes.clone(),
+                issued.account.clone(),
+                Some(issued.expires_at),
+                force,
+            )
+            .await;
+        if let Err(error) = stored {
+            self.undo(tenant, &app, &secret, &tokens, issued.account.as_deref(), &error).await;
+            return Err(error);
+        }
         Ok(Connected { missing: self.missing(tenant, &scopes), scopes, account: issued.account })
+    }
+
+    /// A consent for the wrong account was given by mistake: its tokens are revoked, where nobody else can be harmed. A provider
+    /// may revoke everything that the app has of the account, so an account that another tenant holds is left alone, and so is
+    /// one whose holder is not known.
+    async fn undo(
+        &self,
+        tenant: &Tenant,
+        app: &App,
+        secret: &Secret,
+        tokens: &Tokens,
+        account: Option<&str>,
+        error: &AuthError,
+    ) {
+        let AuthError::Connect { kind: Refused::WrongAccount, .. } = error else { return };
+        let (Some(account), Some(refresh)) = (account, &tokens.refresh) else { return };
+        if app.endpoints.revoke.is_none() {
+            return;
+        }
+        let claim = self.state.accounts(app.environment, account).last::<Claim>().await;
+        let Ok(claim) = claim else { return };
+        if !matches!(self.holder(claim.as_ref(), tenant, app.environment, account).await, Ok(None)) {
+            return;
+        }
+        match token::revoke(&self.client, &self.token_gate(&app.name), app, secret, refresh).await {
+            Ok(()) => tracing::info!(%tenant, "the tokens of the wrong account were revoked"),
+            Err(error) => tracing::warn!(%tenant, %error, "the tokens of the wrong account could not be revoked"),
+        }
     }
 
     /// Scopes that the tenant's resources need and `granted` does not open.
@@ -273,14 +507,25 @@ impl Auth {
         let opened = async { self.open(tenant, lease.clone()).await?.token(None).await }.await;
         let known = former.as_ref().and_then(|f| f.account.as_deref());
         match opened {
-            Ok(open) if force || known.is_none() || known == open.grant.account.as_deref() => Ok(Connected {
-                missing: self.missing(tenant, &open.grant.scopes),
-                scopes: open.grant.scopes,
-                account: open.grant.account,
-            }),
-            Ok(_) => {
-                self.put_back(tenant, &lease, former).await?;
-                Err(Self::other_account(tenant))
+            Ok(open) => {
+                let account = open.grant.account.as_deref();
+                let fits = force || known.is_none() || known == account;
+                let claimed = match account {
+                    _ if !fits => Err(Self::other_account(tenant)),
+                    // Which account it is was not known before.
+                    Some(account) => self.claim(tenant, app.environment, account, force).await,
+                    None => Ok(()),
+                };
+                if let Err(error) = claimed {
+                    self.put_back(tenant, &lease, Some(former.unwrap_or_else(|| nothing(&open.grant)))).await?;
+                    return Err(error);
+                }
+                self.release_former(tenant, former.as_ref(), &open.grant).await?;
+                Ok(Connected {
+                    missing: self.missing(tenant, &open.grant.scopes),
+                    scopes: open.grant.scopes,
+                    account: open.grant.account,
+                })
             }
             Err(error) => {
                 let worked = |g: &Grant| !matches!(g.standing, Standing::Dead { .. } | Standing::Disconnected);
@@ -288,6 +533,7 @@ impl Auth {
                 Err(match error {
                     AuthError::Dead { why, .. } => Self::connect_error(
                         tenant,
+                        Refused::SeedRefused,
                         format!("{why} to this refresh token"),
                         "it was used, revoked, or is of another client; a grant that worked before was put back",
                     ),
@@ -317,6 +563,7 @@ impl Auth {
     fn other_account(tenant: &Tenant) -> AuthError {
         Self::connect_error(
             tenant,
+            Refused::WrongAccount,
             "the grant is of another account than the one this tenant was connected to",
             "choose the right account on the consent page, use another tenant name, or --force to replace it",
         )
@@ -404,15 +651,36 @@ impl Auth {
         {
             return Err(Self::other_account(tenant));
         }
+        // Claimed first: a crash in between leaves an account that this tenant can still connect.
+        if let (Some(app), Some(account)) = (app, &account) {
+            self.claim(tenant, app.environment, account, force).await?;
+        }
         let (n, generation) = last.as_ref().map_or((0, 0), |l| (l.n, l.body.generation));
-        let account = account.or_else(|| last.and_then(|l| l.body.account));
+        let account = account.or_else(|| last.as_ref().and_then(|l| l.body.account.clone()));
         let mut grant = Grant { generation: generation + 1, ..self.first(kind, app, scopes, account, expires_at) };
         grant
             .seal(&self.vault, tenant, tokens)
             .map_err(|source| AuthError::Vault { tenant: tenant.clone(), source })?;
-        line.append(n, grant).await?;
-        Ok(())
+        let entry = line.append(n, grant).await?;
+        self.release_former(tenant, last.map(|l| l.body).as_ref(), &entry.body).await
     }
+
+    /// Gives back the account from which a tenant was moved by force.
+    async fn release_former(&self, tenant: &Tenant, former: Option<&Grant>, now: &Grant) -> Result<(), AuthError> {
+        match former {
+            Some(Grant { account: Some(account), environment, .. })
+                if (now.account.as_ref(), now.environment) != (Some(account), *environment) =>
+            {
+                self.release(tenant, *environment, account).await
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What is stored where a seed was refused and nothing was before: the generation counts, its tokens are forgotten.
+fn nothing(seeded: &Grant) -> Grant {
+    Grant { sealed: None, account: None, expires_at: None, standing: Standing::Disconnected, ..seeded.clone() }
 }
 
 type Waiting = (mpsc::Sender<Callback>, Arc<Secret>);

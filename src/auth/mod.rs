@@ -7,6 +7,7 @@
 //! begun is brought to its end even when the request that wanted it is given up. No token leaves this room but into a
 //! request's header.
 
+mod account;
 pub mod connect;
 mod grant;
 pub mod probe;
@@ -133,6 +134,8 @@ pub enum AuthError {
     Connect {
         /// The tenant.
         tenant: Tenant,
+        /// Which of the ways to fail it is.
+        kind: connect::Refused,
         /// What happened.
         why: String,
         /// What to do.

@@ -54,6 +54,27 @@ pub struct Sealed {
     pub text: String,
 }
 
+impl Sealed {
+    /// In the letters of a link or a cookie.
+    #[must_use]
+    pub fn to_token(&self) -> String {
+        let text: String = self.text.trim_end_matches('=').replace('+', "-").replace('/', "_");
+        format!("{}.{text}", self.key)
+    }
+
+    /// What [`Sealed::to_token`] wrote; `None` for anything else.
+    #[must_use]
+    pub fn from_token(token: &str) -> Option<Self> {
+        let (key, text) = token.split_once('.')?;
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        if key.is_empty() || text.is_empty() || !key.chars().chain(text.chars()).all(plain) {
+            return None;
+        }
+        let padding = "=".repeat((4 - text.len() % 4) % 4);
+        Some(Self { key: key.to_owned(), text: format!("{}{padding}", text.replace('-', "+").replace('_', "/")) })
+    }
+}
+
 /// A key that seals and opens.
 pub struct Vault {
     id: String,

@@ -121,6 +121,8 @@ pub struct OAuthFacts {
     pub idle_days: u32,
     /// Days after which a refresh token dies whatever happens.
     pub hard_days: u32,
+    /// Whether the consent is sent with a PKCE challenge (RFC 7636, S256).
+    pub pkce: bool,
 }
 
 /// A thing that the provider lists, and the table that it becomes.

@@ -270,6 +270,7 @@ struct RawOAuth {
     scopes: Option<Vec<String>>,
     idle_days: Option<u32>,
     hard_days: Option<u32>,
+    pkce: Option<bool>,
 }
 
 #[derive(Deserialize, Default)]
@@ -502,6 +503,8 @@ fn oauth(first: &Source, files: &[RawFile]) -> Result<OAuthFacts, CatalogError> 
         scopes,
         idle_days: get(first, files, "idle_days", |o| o.idle_days.as_ref())?,
         hard_days: get(first, files, "hard_days", |o| o.hard_days.as_ref())?,
+        // A provider that says nothing of it is not sent what it may not know.
+        pkce: get(first, files, "pkce", |o| o.pkce.as_ref()).unwrap_or(false),
     })
 }
 

@@ -1,5 +1,6 @@
-//! `hirelake connect`: by consent in a browser, or with a credential that is had already.
+//! `hirelake connect`: by consent in a browser, with a credential that is had already, or through the connect page.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,16 +9,24 @@ use super::{CliError, note, print};
 use crate::auth::Auth;
 use crate::auth::connect::{Callback, Connected};
 use crate::config;
-use crate::names::{RunId, Tenant};
+use crate::connect::Site;
+use crate::names::{AppName, RunId, Tenant};
 use crate::report::ExitCode;
 use crate::secret::Secret;
 use crate::state::{Lease, State};
 use crate::sync::World;
 
+/// How long a tenant that is busy is waited for: a code is said to live ten minutes.
+const CODE_LIFE: Duration = Duration::from_secs(8 * 60);
+
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(super) struct Connect {
+    #[command(subcommand)]
+    page: Option<Page>,
     /// The tenant's name: it becomes `tenant=NAME` in the lake
-    tenant: Tenant,
+    #[arg(required = true)]
+    tenant: Option<Tenant>,
     /// Print the link and open no browser
     #[arg(long)]
     no_browser: bool,
@@ -38,11 +47,65 @@ pub(super) struct Connect {
     force: bool,
 }
 
+/// What comes before a consent.
+#[derive(Debug, clap::Subcommand)]
+enum Page {
+    /// Print what the provider's registration form asks about an app, and the steps until its first customer is connected
+    Guide {
+        /// The app [default: all]
+        #[arg(long)]
+        app: Option<AppName>,
+    },
+    /// Serve the page on which customers connect by themselves, until a signal ends it
+    Serve {
+        /// Where to listen; your proxy with TLS stands before it [default: [connect] listen, 127.0.0.1:8915]
+        #[arg(long, value_name = "ADDR")]
+        listen: Option<SocketAddr>,
+    },
+    /// Print a link with which a customer connects one tenant, once
+    Invite {
+        /// The tenant's name: it becomes `tenant=NAME` in the lake
+        tenant: Tenant,
+        /// How long it can be used [default: [connect] invite_life, 7d]
+        #[arg(long, value_name = "DURATION", value_parser = super::span)]
+        expires: Option<Duration>,
+        /// Let it replace the grant even with another account, or with one that another tenant holds
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+impl Connect {
+    /// Whether it only tells what to register: that needs a configuration and nothing else.
+    pub(super) fn guides(&self) -> Option<Option<&AppName>> {
+        match &self.page {
+            Some(Page::Guide { app }) => Some(app.as_ref()),
+            _ => None,
+        }
+    }
+
+    /// Whether it runs until it is ended, and its log lines are what there is to see.
+    pub(super) fn serves(&self) -> bool {
+        matches!(self.page, Some(Page::Serve { .. }))
+    }
+}
+
+/// Longest life of a link: whoever finds it later must not be able to connect with it.
+const LONGEST_LIFE: Duration = Duration::from_secs(90 * 24 * 3600);
+
 pub(super) async fn connect(world: &World, args: Connect) -> Result<ExitCode, CliError> {
+    match args.page {
+        Some(Page::Serve { listen }) => return serve(world, listen).await,
+        Some(Page::Guide { app }) => return super::registration::guide(&world.config, app.as_ref()),
+        Some(Page::Invite { tenant, expires, force }) => return invite(world, &tenant, expires, force),
+        None => {}
+    }
     let state = State::new(world.state.clone(), world.clock);
     let run = RunId::new();
     let auth = Arc::new(Auth::new(world.config.clone(), state.clone(), world.clock, run)?);
-    let tenant = &args.tenant;
+    let Some(tenant) = &args.tenant else {
+        return Err(CliError::Usage { what: "no tenant was given".into(), hint: "`hirelake connect TENANT`".into() });
+    };
     let seed = |path: &PathBuf, what: &str| -> Result<Secret, CliError> {
         Ok(config::SecretSource::File(path.clone()).fetch(what)?)
     };
@@ -91,7 +154,7 @@ pub(super) async fn connect(world: &World, args: Connect) -> Result<ExitCode, Cl
             };
             auth.await_callback(tenant, &invitation, show).await?
         };
-        let lease = patient_lease(&state, tenant, run).await?;
+        let lease = auth.patient_lease(tenant, run, CODE_LIFE).await?;
         let connected = auth.exchange(tenant, &lease, &invitation, callback, args.force).await;
         lease.release().await?;
         connected?
@@ -99,16 +162,43 @@ pub(super) async fn connect(world: &World, args: Connect) -> Result<ExitCode, Cl
     say_connected(tenant, &connected)
 }
 
-/// A consent was given and its code lives for minutes: a sync that holds the tenant is waited for, as long as the code lives.
-async fn patient_lease(state: &State, tenant: &Tenant, run: RunId) -> Result<crate::state::Lease, CliError> {
-    const TRIES: u32 = 120;
-    for _ in 0..TRIES {
-        match state.lease(tenant, run).await {
-            Err(crate::state::StateError::Busy { .. }) => tokio::time::sleep(Duration::from_secs(4)).await,
-            other => return Ok(other?),
-        }
+fn invite(world: &World, tenant: &Tenant, expires: Option<Duration>, force: bool) -> Result<ExitCode, CliError> {
+    let life = expires.unwrap_or(world.config.connect.invite_life);
+    if life.is_zero() || life > LONGEST_LIFE {
+        return Err(CliError::Usage {
+            what: format!("a link cannot live for {} days", life.as_secs_f64() / 86_400.0),
+            hint: "give more than nothing and at most 90 days, such as --expires 7d".into(),
+        });
     }
-    Ok(state.lease(tenant, run).await?)
+    let state = State::new(world.state.clone(), world.clock);
+    let auth = Auth::new(world.config.clone(), state, world.clock, RunId::new())?;
+    let (listen, now) = (world.config.connect.listen, world.clock.now());
+    let link = crate::connect::link(&world.config, auth.vault(), listen, now, tenant, life, force)?;
+    note(&format!("For a Super Admin of {tenant}; it works once, until {}:", now.plus(life)));
+    if world.config.connect.public_url.is_none() {
+        note("hint: it leads to this machine; set [connect] public_url to send it to a customer");
+    }
+    print(link.as_str())
+}
+
+async fn serve(world: &World, listen: Option<SocketAddr>) -> Result<ExitCode, CliError> {
+    let listen = listen.unwrap_or(world.config.connect.listen);
+    let state = State::new(world.state.clone(), world.clock);
+    let auth = Arc::new(Auth::new(world.config.clone(), state.clone(), world.clock, RunId::new())?);
+    let site = Arc::new(Site::new(world.config.clone(), auth, state, listen, world.stop.clone())?);
+    let listener = crate::connect::listen(listen).await?;
+    let bases: Vec<String> = site.bases().iter().map(|b| format!("{b}invite/…")).collect();
+    note(&format!("listening on {listen}; links are {}; end it with Ctrl-C", bases.join(" and ")));
+    let ended = async {
+        super::sync::signal().await;
+        world.stop.cancel();
+        note("ending: a consent that is being stored is brought to its end; a second signal ends at once");
+        super::sync::signal().await;
+    };
+    tokio::select! {
+        () = crate::connect::serve(site, listener) => Ok(ExitCode::Done),
+        () = ended => Ok(ExitCode::Stopped),
+    }
 }
 
 fn say_connected(tenant: &Tenant, connected: &Connected) -> Result<ExitCode, CliError> {

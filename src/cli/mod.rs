@@ -126,6 +126,9 @@ pub enum CliError {
     /// A room failed.
     #[error(transparent)]
     Sync(#[from] SyncError),
+    /// There is no connect page, or no link to it.
+    #[error(transparent)]
+    Page(#[from] crate::connect::ConnectError),
     /// The pretend server failed.
     #[error(transparent)]
     Sandbox(#[from] crate::sandbox::SandboxError),
@@ -176,7 +179,7 @@ impl From<crate::state::StateError> for CliError {
 pub fn failure(error: &CliError) -> Failure {
     let code = match error {
         CliError::Sync(e) => crate::sync::code(e),
-        CliError::Sandbox(_) | CliError::Usage { .. } => ExitCode::Configuration,
+        CliError::Page(_) | CliError::Sandbox(_) | CliError::Usage { .. } => ExitCode::Configuration,
         CliError::Io { .. } => ExitCode::Storage,
     };
     Failure::new(None, code, error)
@@ -208,6 +211,9 @@ async fn command(args: Args) -> Result<ExitCode, CliError> {
     let world = || -> Result<World, CliError> { Ok(World::open(load()?, Clock::system())?) };
     match args.command {
         Command::Init { print } => init(args.config, print),
+        Command::Connect(connect_args) if connect_args.guides().is_some() => {
+            registration::guide(&*load()?, connect_args.guides().flatten())
+        }
         Command::Connect(connect_args) => connect::connect(&world()?, connect_args).await,
         Command::Check(check_args) => check::check(args.config.as_deref(), check_args).await,
         Command::Sync(sync_args) => sync::sync(world()?, sync_args).await,
@@ -277,8 +283,13 @@ fn print(text: &str) -> Result<ExitCode, CliError> {
 }
 
 fn logging(args: &Args) {
-    let sync = matches!(args.command, Command::Sync(_));
-    let default = if sync && !std::io::stderr().is_terminal() { "hirelake=info" } else { "hirelake=warn" };
+    // What a server did is to be seen wherever it runs; a sync has bars on a terminal.
+    let told = match &args.command {
+        Command::Connect(connect) => connect.serves(),
+        Command::Sync(_) => !std::io::stderr().is_terminal(),
+        _ => false,
+    };
+    let default = if told { "hirelake=info" } else { "hirelake=warn" };
     let filter = args.log.as_deref().unwrap_or(default);
     let filter =
         tracing_subscriber::EnvFilter::try_new(filter).unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));

@@ -113,21 +113,23 @@ fn finish(report: &Report, path: Option<&std::path::Path>) -> Result<ExitCode, C
     Ok(report.code)
 }
 
+/// Waits for SIGTERM or Ctrl-C.
+pub(super) async fn signal() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let Ok(mut term) = signal(SignalKind::terminate()) else { return std::future::pending().await };
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = tokio::signal::ctrl_c().await;
+}
+
 /// Stops cleanly at the first signal; a second one, or 18 s, end the process at once with the same code.
 async fn signals(stop: tokio_util::sync::CancellationToken) {
-    async fn signal() {
-        #[cfg(unix)]
-        {
-            use tokio::signal::unix::{SignalKind, signal};
-            let Ok(mut term) = signal(SignalKind::terminate()) else { return std::future::pending().await };
-            tokio::select! {
-                _ = term.recv() => {}
-                _ = tokio::signal::ctrl_c() => {}
-            }
-        }
-        #[cfg(not(unix))]
-        let _ = tokio::signal::ctrl_c().await;
-    }
     signal().await;
     stop.cancel();
     note("stopping: what is finished is being committed; a second signal ends at once");

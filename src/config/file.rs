@@ -86,6 +86,7 @@ struct RawApp {
     #[serde(default)]
     redirect_uris: Vec<Url>,
     scopes: Option<String>,
+    pkce: Option<bool>,
     api_base: Option<Url>,
     authorize: Option<Url>,
     token: Option<Url>,
@@ -622,6 +623,7 @@ impl Checker<'_> {
             client_secret: raw.client_secret.below(base),
             redirect_uris: raw.redirect_uris,
             endpoints,
+            pkce: raw.pkce.unwrap_or(provider.oauth.pkce),
             scopes,
         })
     }

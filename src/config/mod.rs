@@ -190,6 +190,8 @@ pub struct App {
     pub redirect_uris: Vec<Url>,
     /// Hosts and paths.
     pub endpoints: Endpoints,
+    /// Whether the consent is sent with a PKCE challenge; what the catalogue says unless set.
+    pub pkce: bool,
     /// Scopes to ask for instead of the computed ones.
     pub scopes: Option<scopes::Scopes>,
 }

@@ -141,6 +141,8 @@ struct Pending {
     state: String,
     scopes: Vec<String>,
     audience: String,
+    /// PKCE's, where the client sent one; S256 only.
+    challenge: Option<String>,
     until: Timestamp,
 }
 
@@ -344,6 +346,10 @@ impl OAuth {
         if !fits || now >= code.until {
             return Err(DEAD_CODE);
         }
+        let verified = form.get("code_verifier").map(digest_of);
+        if code.asked.challenge != verified {
+            return Err(Denied(403, "invalid_grant", "Failed to verify code verifier"));
+        }
         Ok(self.open(code.account, code.asked.client_id, code.asked.scopes, code.asked.audience, now))
     }
 
@@ -531,6 +537,10 @@ pub(super) fn authorize(world: &World, query: &str) -> Reply {
     if asked.len() > SCOPE_LIMIT {
         return refuse("invalid_scope", "more than 20 scopes");
     }
+    let challenge = form.get("code_challenge").map(str::to_owned);
+    if challenge.is_some() && form.get("code_challenge_method") != Some("S256") {
+        return refuse("invalid_request", "code_challenge_method must be S256");
+    }
     let audience = form.get("audience").unwrap_or("").to_owned();
     let mut scopes = registered(client, &asked);
     if !oauth.audiences.contains(&audience) {
@@ -542,6 +552,7 @@ pub(super) fn authorize(world: &World, query: &str) -> Reply {
         state: state.into(),
         scopes,
         audience,
+        challenge,
         until: now.plus(CODE_LIFE),
     };
     if let Some(account) = form.get("auto_accept") {
@@ -648,6 +659,11 @@ fn page(status: u16, title: &str, body: Markup) -> Reply {
         }
     };
     Reply::html(status, whole.into_string())
+}
+
+/// A verifier's challenge (RFC 7636, 4.2).
+fn digest_of(verifier: &str) -> String {
+    URL_SAFE_NO_PAD.encode(Sha256::digest(verifier))
 }
 
 /// Text that nobody guesses and everybody with the same seed gets again.

@@ -4,6 +4,7 @@
 //! believe that they won; an entry that does not parse stops the tenant and resets nothing. The same code runs on every
 //! store. Knows nothing of what a grant or a page is.
 
+mod account;
 mod commit;
 mod lease;
 mod line;
@@ -16,6 +17,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::names::{ResourceName, RunId, Tenant};
 use crate::store::{Created, Store, StoreError};
 
+pub use account::Claim;
 pub use commit::{Commit, CommitKind, Covered, PartitionFigures};
 pub use lease::{Lease, LeaseInfo};
 pub use line::{Entry, Line};

@@ -1,6 +1,7 @@
 //! Which exit code an error means: one function, in one place.
 
 use super::SyncError;
+use crate::auth::connect::Refused;
 use crate::auth::{AuthError, TokenError};
 use crate::extract::ExtractError;
 use crate::http::{Cause, Symptom};
@@ -42,10 +43,21 @@ pub fn code(error: &SyncError) -> ExitCode {
 /// The exit code of a failed authorization.
 pub(super) fn auth(error: &AuthError) -> ExitCode {
     match error {
-        AuthError::NotConnected { .. }
-        | AuthError::Dead { .. }
-        | AuthError::Unauthorized { .. }
-        | AuthError::Connect { .. } => ExitCode::Reconnect,
+        AuthError::NotConnected { .. } | AuthError::Dead { .. } | AuthError::Unauthorized { .. } => ExitCode::Reconnect,
+        AuthError::Connect { kind, .. } => match kind {
+            Refused::Denied
+            | Refused::StateMismatch
+            | Refused::NoCode
+            | Refused::CodeRefused
+            | Refused::SeedRefused
+            | Refused::WrongAccount
+            | Refused::AccountTaken
+            | Refused::NobodyCame => ExitCode::Reconnect,
+            Refused::Callback | Refused::Request | Refused::Client | Refused::Audience | Refused::NoRefreshToken => {
+                ExitCode::Configuration
+            }
+            Refused::Unavailable => ExitCode::Provider,
+        },
         AuthError::Refresh { source, .. } => refusal(source),
         AuthError::AppSuspected { .. }
         | AuthError::OtherApp { .. }

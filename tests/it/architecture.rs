@@ -10,9 +10,16 @@ const LEAVES: [&str; 3] = ["clock", "secret", "names"];
 const MAY_KNOW: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
     // Faces of the program: each command is one call into one room.
-    ("cli", &["auth", "catalog", "check", "config", "demo", "report", "sandbox", "state", "status", "store", "sync"]),
+    (
+        "cli",
+        &[
+            "auth", "catalog", "check", "config", "connect", "demo", "report", "sandbox", "state", "status", "store",
+            "sync",
+        ],
+    ),
     ("demo", &["auth", "catalog", "cli", "config", "report", "sandbox", "state", "store", "sync"]),
     ("status", &["auth", "catalog", "state", "sync"]),
+    ("connect", &["auth", "catalog", "config", "state"]),
     // It looks at what a sync looks at, asks as a sync asks, and judges as a sync judges.
     ("check", &["auth", "catalog", "config", "extract", "http", "report", "state", "store", "sync"]),
     // The one place where the stages meet.

@@ -1,13 +1,14 @@
 //! A customer connects: through the consent page, or with a credential that is already there.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hirelake::auth::connect::{Callback, Connected, Invitation};
-use hirelake::auth::{Auth, AuthError, CredentialKind, Grant};
+use hirelake::auth::connect::{Callback, Connected, Invitation, Refused};
+use hirelake::auth::{Auth, AuthError, CredentialKind, Grant, Standing};
 use hirelake::clock::Clock;
 use hirelake::config::Config;
 use hirelake::names::RunId;
@@ -159,8 +160,8 @@ async fn an_answer_that_is_not_ours_or_not_a_yes_stores_nothing() {
     hint: open the link that this command printed, in one browser, and only once
     connecting tenant acme failed: the consent was denied
     hint: a Super Admin of the customer must press Accept
-    connecting tenant acme failed: the provider refused the request
-    hint: compare client_id, redirect_uris, audience and scopes with the app's registration
+    connecting tenant acme failed: the provider refused the request (invalid_scope)
+    hint: every scope must be registered for the app: `hirelake connect guide` prints them as the registration form wants them
     connecting tenant acme failed: the answer holds no code
     hint: run the command again
     connecting tenant acme failed: the provider says invalid_grant
@@ -209,15 +210,180 @@ async fn another_account_is_refused_unless_forced() {
 async fn scopes_that_were_not_granted_are_told() {
     let bench = bench().await;
     let invitation = bench.auth(RunId::new()).invite(&tenant("acme")).unwrap();
+    let pairs: Vec<(String, String)> = invitation.link.query_pairs().into_owned().collect();
+    let mut link = invitation.link.clone();
+    link.query_pairs_mut().clear().extend_pairs(pairs.iter().map(|(k, v)| match k.as_str() {
+        "scope" => ("scope", "offline_access opportunities:read:admin stages:read:admin"),
+        k => (k, v.as_str()),
+    }));
+    let back = Callback::from_url(&answer(&link, Some("acme")).await);
+    let connected = exchange(&bench, &invitation, back, false).await.unwrap();
+    assert_eq!(connected.scopes, ["offline_access", "opportunities:read:admin", "stages:read:admin"]);
+    assert_snapshot!(connected.missing.join(" "), @"applications:read:admin archive_reasons:read:admin contact:read:admin postings:read:admin requisitions:read:admin sources:read:admin tags:read:admin users:read:admin");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wrong_audience_connects_nothing() {
+    let bench = bench().await;
+    consent(&bench, "acme", false).await.unwrap();
+    let before = grant(&bench).await;
+    let invitation = bench.auth(RunId::new()).invite(&tenant("acme")).unwrap();
     // The page then offers `offline_access` alone (reference 2.7).
     let pairs: Vec<(String, String)> =
         invitation.link.query_pairs().into_owned().filter(|(k, _)| k != "audience").collect();
     let mut link = invitation.link.clone();
     link.query_pairs_mut().clear().extend_pairs(pairs);
     let back = Callback::from_url(&answer(&link, Some("acme")).await);
-    let connected = exchange(&bench, &invitation, back, false).await.unwrap();
-    assert_eq!(connected.scopes, ["offline_access"]);
-    assert_snapshot!(connected.missing.join(" "), @"applications:read:admin archive_reasons:read:admin contact:read:admin opportunities:read:admin postings:read:admin requisitions:read:admin sources:read:admin stages:read:admin tags:read:admin users:read:admin");
+    let error = exchange(&bench, &invitation, back, false).await.unwrap_err();
+    assert!(matches!(error, AuthError::Connect { kind: Refused::Audience, .. }));
+    assert_snapshot!(said(&error), @r"
+    connecting tenant acme failed: only `offline_access` was granted, so nothing could be read
+    hint: the audience of app main is wrong or lacks its final slash, or none of the scopes is registered for the app; correct it and connect again
+    ");
+    assert_eq!(grant(&bench).await, before);
+    bench.sync().await;
+}
+
+/// Connects `name` to the account of another name.
+async fn consent_as(bench: &Bench, name: &str, account: &str, force: bool) -> Result<Connected, AuthError> {
+    let (name, run) = (tenant(name), RunId::new());
+    let auth = bench.auth(run);
+    let invitation = auth.invite(&name).unwrap();
+    let back = answer(&invitation.link, Some(account)).await;
+    let lease = bench.state().lease(&name, run).await.unwrap();
+    let outcome = auth.exchange(&name, &lease, &invitation, Callback::from_url(&back), force).await;
+    lease.release().await.unwrap();
+    outcome
+}
+
+fn taken<T>(outcome: Result<T, AuthError>) -> bool {
+    matches!(outcome, Err(AuthError::Connect { kind: Refused::AccountTaken, .. }))
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_tenants_on_one_account_are_refused_unless_forced() {
+    let bench = bench().await;
+    consent_as(&bench, "acme", "acme", false).await.unwrap();
+    assert_snapshot!(said(&consent_as(&bench, "acme-eu", "acme", false).await.unwrap_err()), @r"
+    connecting tenant acme-eu failed: the account is connected already, as tenant acme
+    hint: two tenants on one account would load it twice: choose the right account on the consent page, or `hirelake disconnect acme` first; --force lets both stand
+    ");
+    assert!(bench.state().grants(&tenant("acme-eu")).last::<Grant>().await.unwrap().is_none());
+    // What the refused consent issued was not revoked: a provider may end the other tenant's grant with it.
+    bench.pass(Duration::from_secs(3600)).await;
+    bench.sync().await;
+    consent_as(&bench, "acme-eu", "acme", true).await.unwrap();
+    assert!(taken(consent_as(&bench, "acme", "acme", false).await), "the newest claim counts");
+    // A tenant that moves away gives its account back.
+    consent_as(&bench, "acme-eu", "birch", true).await.unwrap();
+    consent_as(&bench, "acme", "acme", false).await.unwrap();
+    assert!(taken(consent_as(&bench, "third", "birch", false).await));
+    bench.auth(RunId::new()).release_account(&tenant("acme")).await.unwrap();
+    assert!(taken(consent_as(&bench, "third", "acme", false).await), "its grant still stands");
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_tenants_that_connect_one_account_at_once_one_is_refused() {
+    let bench = bench().await;
+    let (a, b) = tokio::join!(consent_as(&bench, "one", "acme", false), consent_as(&bench, "two", "acme", false));
+    assert_eq!((a.is_ok() as u8) + (b.is_ok() as u8), 1, "{a:?} {b:?}");
+    assert_eq!((taken(a) as u8) + (taken(b) as u8), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_whose_grant_never_came_stands_for_its_own_tenant_at_once_and_for_others_after_an_hour() {
+    let bench = bench().await;
+    consent_as(&bench, "birch", "birch", false).await.unwrap();
+    let connected = consent_as(&bench, "acme", "acme", false).await.unwrap();
+    // A crash between the claim and the grant.
+    std::fs::remove_dir_all(bench.dir.path().join("state/grants/acme")).unwrap();
+    assert!(taken(consent_as(&bench, "other", "acme", false).await));
+    consent_as(&bench, "acme", "acme", false).await.unwrap();
+    std::fs::remove_dir_all(bench.dir.path().join("state/grants/acme")).unwrap();
+    bench.pass(Duration::from_secs(3600)).await;
+    assert_eq!(consent_as(&bench, "other", "acme", false).await.unwrap().account, connected.account);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_account_that_was_connected_before_there_were_claims_is_known_by_its_grant() {
+    let bench = bench().await;
+    consent_as(&bench, "acme", "acme", false).await.unwrap();
+    std::fs::remove_dir_all(bench.dir.path().join("state/accounts")).unwrap();
+    assert!(taken(consent_as(&bench, "other", "acme", false).await));
+    consent_as(&bench, "acme", "acme", false).await.unwrap();
+    assert!(taken(consent_as(&bench, "other", "acme", false).await));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_seed_of_an_account_that_another_tenant_holds_is_refused() {
+    let bench = bench().await;
+    consent_as(&bench, "birch", "birch", false).await.unwrap();
+    let error = seed(&bench, &elsewhere(&bench, "birch"), CredentialKind::OAuth, false).await.unwrap_err();
+    assert!(taken::<()>(Err(error)));
+    let left = grant(&bench).await.unwrap();
+    assert_eq!((left.standing, left.sealed, left.account), (Standing::Disconnected, None, None));
+    seed(&bench, &elsewhere(&bench, "acme"), CredentialKind::OAuth, false).await.unwrap();
+    assert!(taken(consent_as(&bench, "other", "acme", false).await), "a seed claims its account too");
+    bench.sync().await;
+    bench.assert_right("acme").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_tokens_of_a_wrong_account_are_revoked_where_nobody_else_can_be_harmed() {
+    let bench = bench().await;
+    let revoked = || bench.control.stats().requests.get("POST /oauth/revoke").copied().unwrap_or(0);
+    consent(&bench, "acme", false).await.unwrap();
+    consent(&bench, "birch", false).await.unwrap_err();
+    assert_eq!(revoked(), 1);
+    consent_as(&bench, "birch", "birch", false).await.unwrap();
+    consent(&bench, "birch", false).await.unwrap_err();
+    assert_eq!(revoked(), 1, "another tenant lives on this account");
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_pkce_a_code_without_its_verifier_is_worth_nothing() {
+    let bench = bench().await;
+    let path = bench.dir.path().join("hirelake.toml");
+    let text = std::fs::read_to_string(&path).unwrap().replace("[defaults]", "pkce = true\n[defaults]");
+    std::fs::write(&path, text).unwrap();
+    let config = Config::load_with(Some(&path), std::iter::empty()).unwrap();
+    let run = RunId::new();
+    let auth = Arc::new(Auth::new(Arc::new(config), bench.state(), bench.world.clock, run).unwrap());
+    let acme = tenant("acme");
+    let lease = bench.state().lease(&acme, run).await.unwrap();
+    let invitation = auth.invite(&acme).unwrap();
+    let other = auth.invite(&acme).unwrap();
+    let query: BTreeMap<String, String> = invitation.link.query_pairs().into_owned().collect();
+    assert_eq!((query["code_challenge_method"].as_str(), query["code_challenge"].len()), ("S256", 43));
+    // A code that was stolen and is brought to a consent of the thief's.
+    let stolen = Callback::from_url(&answer(&invitation.link, Some("acme")).await);
+    let swapped = Callback { state: Some(state_of(&other.link)), ..stolen };
+    let error = auth.exchange(&acme, &lease, &other, swapped, false).await.unwrap_err();
+    assert!(matches!(error, AuthError::Connect { kind: Refused::CodeRefused, .. }), "{error}");
+    let back = Callback::from_url(&answer(&invitation.link, Some("acme")).await);
+    auth.exchange(&acme, &lease, &invitation, back, false).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_consent_survives_in_sealed_text_for_a_quarter_of_an_hour() {
+    let bench = bench().await;
+    let (acme, run) = (tenant("acme"), RunId::new());
+    let invitation = bench.auth(run).invite(&acme).unwrap();
+    let text = bench.auth(run).put_down(&invitation, &"with it").unwrap();
+    assert!(!text.contains(&state_of(&invitation.link)) && text.len() < 2000, "{text}");
+    // Another process, with the same key.
+    let auth = bench.auth(run);
+    let (taken_up, with): (Invitation, String) = auth.take_up(&text).unwrap();
+    assert_eq!(with, "with it");
+    let back = Callback::from_url(&answer(&invitation.link, Some("acme")).await);
+    let lease = bench.state().lease(&acme, run).await.unwrap();
+    auth.exchange(&acme, &lease, &taken_up, back, false).await.unwrap();
+    let swapped = text.replacen(&text[20..21], if &text[20..21] == "A" { "B" } else { "A" }, 1);
+    for wrong in ["", ".", "a.b", "x", &text[1..], &text[..text.len() - 1], &swapped] {
+        assert!(auth.take_up::<String>(wrong).is_none(), "{wrong}");
+    }
+    bench.pass(Duration::from_secs(15 * 60)).await;
+    assert!(auth.take_up::<String>(&text).is_none());
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ mod bad_input;
 mod check;
 mod cli;
 mod connect_flow;
+mod connect_page;
 mod crash_recovery;
 mod harness;
 mod incremental;
