@@ -1,10 +1,12 @@
 //! What the state says about a tenant's credential: one cumulative line of entries, the tokens sealed in them.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::vault::{Sealed, Vault, VaultError};
-use crate::catalog::Environment;
+use crate::catalog::{Environment, OAuthFacts};
 use crate::clock::Timestamp;
 use crate::names::{RunId, Tenant};
 use crate::secret::Secret;
@@ -98,7 +100,32 @@ struct Plain<'a> {
     refresh: Option<std::borrow::Cow<'a, str>>,
 }
 
+/// Days before the hard limit from which it is announced: from day 330 of a year's grant.
+pub const HARD_NOTICE: Duration = days(35);
+
+const fn days(n: u32) -> Duration {
+    Duration::from_secs(n as u64 * 86_400)
+}
+
 impl Grant {
+    /// When it dies if it is not used; `None` where nothing can die.
+    #[must_use]
+    pub fn idle_deadline(&self, facts: &OAuthFacts) -> Option<Timestamp> {
+        self.can_die().then(|| self.refreshed_at.plus(days(facts.idle_days)))
+    }
+
+    /// When it dies whatever happens, as far as is known; `None` where nothing can die. Whether the provider counts from the
+    /// consent is not known: a grant that was refreshed after that day shows that it does not.
+    #[must_use]
+    pub fn hard_deadline(&self, facts: &OAuthFacts) -> Option<Timestamp> {
+        let end = self.connected_at.plus(days(facts.hard_days));
+        (self.can_die() && self.refreshed_at < end).then_some(end)
+    }
+
+    fn can_die(&self) -> bool {
+        self.kind == CredentialKind::OAuth && !matches!(self.standing, Standing::Dead { .. } | Standing::Disconnected)
+    }
+
     /// What its tokens are bound to.
     fn place(&self, tenant: &Tenant) -> String {
         format!("grants/{tenant}/{}/{}/{}", self.generation, self.environment, self.client_id)

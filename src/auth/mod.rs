@@ -8,6 +8,7 @@
 //! request's header.
 
 pub mod connect;
+pub mod disconnect;
 mod grant;
 mod token;
 pub mod vault;
@@ -20,7 +21,7 @@ use tokio::sync::OwnedMutexGuard;
 use tracing::Instrument as _;
 use url::Url;
 
-pub use grant::{CredentialKind, Grant, Standing, Tokens};
+pub use grant::{CredentialKind, Grant, HARD_NOTICE, Standing, Tokens};
 pub use token::TokenError;
 
 use crate::catalog::{Endpoints, Rate, scopes};
@@ -200,6 +201,21 @@ impl Auth {
     ///
     /// [`AuthError`].
     pub async fn open(self: &Arc<Self>, tenant: &Tenant, lease: Arc<Lease>) -> Result<Session, AuthError> {
+        self.opened(tenant, lease, false).await
+    }
+
+    /// Uses a tenant's refresh token under its lease, however long its access token still lives: only that counts against the
+    /// idle limit. An API key needs none and is left alone.
+    ///
+    /// # Errors
+    ///
+    /// As [`Auth::open`].
+    pub async fn keep_alive(self: &Arc<Self>, tenant: &Tenant, lease: Arc<Lease>) -> Result<(), AuthError> {
+        self.opened(tenant, lease, true).await.map(|_| ())
+    }
+
+    /// With `anew` the stored access token is taken for one that was refused.
+    async fn opened(self: &Arc<Self>, tenant: &Tenant, lease: Arc<Lease>, anew: bool) -> Result<Session, AuthError> {
         let line = self.state.grants(tenant);
         let entry = self.stored(tenant, &line).await?;
         let app = match entry.body.kind {
@@ -209,7 +225,11 @@ impl Auth {
         let secret =
             app.as_ref().map(|a| a.client_secret.fetch(&format!("the client secret of app {}", a.name))).transpose()?;
         let session = self.session(tenant, lease, app.zip(secret), None);
-        session.token(None).await?;
+        let refused = match anew && entry.body.kind == CredentialKind::OAuth {
+            true => Some(session.keeper.unsealed(entry)?.tokens.access),
+            false => None,
+        };
+        session.token(refused.as_ref()).await?;
         Ok(session)
     }
 

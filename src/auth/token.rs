@@ -122,6 +122,35 @@ pub(super) async fn post(
     judge(&answer)
 }
 
+/// Revokes a refresh token, and with it its grant (reference 2.8). An answer without a body is fine.
+pub(super) async fn revoke(
+    client: &Client,
+    gate: &Gate,
+    app: &App,
+    secret: &Secret,
+    token: &Secret,
+) -> Result<(), TokenError> {
+    let Some(url) = &app.endpoints.revoke else { return Err(TokenError::Refused(404)) };
+    let form =
+        [("client_id", app.client_id.as_str()), ("client_secret", secret.expose()), ("token", token.expose())];
+    let call = Call {
+        method: Method::PostForm(&form),
+        url,
+        query: &[],
+        credential: None,
+        hosts: &[],
+        priority: Priority(u32::MAX),
+    };
+    // Revoking twice does no harm.
+    let budget = Budget { attempts: 3, total: Duration::from_secs(60), body_bytes: BODY_BYTES };
+    let judged = |answer: Answer| match answer.status {
+        500.. => Judged::Again(format!("status {}", answer.status)),
+        _ => Judged::Take(answer),
+    };
+    let answer = client.send(gate, &budget, &call, judged).await.map_err(unsent)?;
+    if http::meaning(answer.status) == http::Meaning::Fine { Ok(()) } else { judge(&answer).map(|_| ()) }
+}
+
 fn unsent(e: HttpError) -> TokenError {
     match e.cause {
         Cause::Unreachable(why) => TokenError::Unreachable(why),

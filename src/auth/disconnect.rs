@@ -1,0 +1,81 @@
+//! A tenant is let go: its grant is revoked at the provider where that can be done, and its tokens are forgotten in any case.
+
+use super::{Auth, AuthError, CredentialKind, Grant, Standing, token};
+use crate::names::Tenant;
+use crate::state::{Lease, State};
+
+/// What became of the grant at the provider.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Revoked {
+    /// The provider took it back.
+    Done,
+    /// Only the customer can delete an API key.
+    ApiKey,
+    /// It could not be revoked; it may still be there.
+    Not {
+        /// Why.
+        why: String,
+    },
+}
+
+impl Auth {
+    /// Revokes the tenant's newest grant at the provider. Best effort: the tokens are to be forgotten whatever comes of it.
+    ///
+    /// # Errors
+    ///
+    /// When the state cannot be read, or nothing is stored.
+    pub async fn revoke(&self, tenant: &Tenant) -> Result<Revoked, AuthError> {
+        let entry = self.state.grants(tenant).last::<Grant>().await?;
+        let grant = entry.ok_or_else(|| AuthError::NotConnected { tenant: tenant.clone() })?.body;
+        if grant.kind == CredentialKind::ApiKey {
+            return Ok(Revoked::ApiKey);
+        }
+        let not = |why: String| Ok(Revoked::Not { why });
+        let sentence = |e: &dyn std::error::Error| e.to_string().lines().next().unwrap_or_default().to_owned();
+        let app = match self.config.app(tenant) {
+            Ok(app) if app.client_id == grant.client_id && app.environment == grant.environment => app,
+            Ok(app) => return not(format!("it is of another client than app {}", app.name)),
+            Err(e) => return not(sentence(&e)),
+        };
+        if app.endpoints.revoke.is_none() {
+            return not(format!("app {} has no address for it", app.name));
+        }
+        let refresh = match grant.tokens(&self.vault, tenant) {
+            Ok(tokens) => tokens.and_then(|t| t.refresh),
+            Err(e) => return not(sentence(&e)),
+        };
+        let Some(refresh) = refresh else { return not("there is no refresh token".into()) };
+        let secret = match app.client_secret.fetch(&format!("the client secret of app {}", app.name)) {
+            Ok(secret) => secret,
+            Err(e) => return not(sentence(&e)),
+        };
+        match token::revoke(&self.client, &self.token_gate(&app.name), app, &secret, &refresh).await {
+            Ok(()) => Ok(Revoked::Done),
+            // Dead already, which is what was wanted.
+            Err(token::TokenError::InvalidGrant) => Ok(Revoked::Done),
+            Err(e) => not(sentence(&e)),
+        }
+    }
+}
+
+/// Ends the tenant's line with a generation without tokens, and overwrites what older entries hold. Needs no key. `false` when
+/// it was ended already; what an interrupted forgetting left is forgotten then too.
+///
+/// # Errors
+///
+/// When the state cannot be read or written; running it again goes on.
+pub async fn forget(state: &State, tenant: &Tenant, lease: &Lease) -> Result<bool, AuthError> {
+    let line = state.grants(tenant);
+    let last = line.last::<Grant>().await?.ok_or_else(|| AuthError::NotConnected { tenant: tenant.clone() })?;
+    lease.ensure().await?;
+    let ended = last.body.standing == Standing::Disconnected && last.body.sealed.is_none();
+    let newest = if ended {
+        last
+    } else {
+        let generation = last.body.generation + 1;
+        let ended = Grant { generation, sealed: None, expires_at: None, standing: Standing::Disconnected, ..last.body };
+        line.append(last.n, ended).await?
+    };
+    line.forget_older(&newest).await?;
+    Ok(!ended)
+}
