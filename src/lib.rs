@@ -11,6 +11,7 @@
 //! - [`load`]: batches to partitions, merged and replaced whole.
 //! - [`state`] and [`store`]: what is known, as numbered create-only entries; a URL as an object store.
 //! - [`sync`]: the whole job on one page. [`report`] and [`status`]: what happened, and how everything stands.
+//! - [`keepalive`] and [`disconnect`]: a grant is refreshed before its idle limit, and let go when it is no longer wanted.
 //! - [`sandbox`] and [`demo`]: a pretend provider, and the whole path in a minute.
 
 pub mod cli;
@@ -40,6 +41,10 @@ pub mod sync;
 pub mod report;
 
 pub mod status;
+
+pub mod keepalive;
+
+pub mod disconnect;
 
 pub mod sandbox;
 

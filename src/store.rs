@@ -316,7 +316,8 @@ impl Store {
                     return Ok(Some((path, bytes)));
                 }
             }
-            let source = std::io::Error::other(format!("the newest was listed {LOOKS} times and could not be read once"));
+            let source =
+                std::io::Error::other(format!("the newest was listed {LOOKS} times and could not be read once"));
             return Err(StoreError::Io { op: "read", path: PathBuf::from(prefix.as_ref()), source });
         };
         let folder = root.join(prefix.as_ref());

@@ -131,8 +131,7 @@ pub(super) async fn revoke(
     token: &Secret,
 ) -> Result<(), TokenError> {
     let Some(url) = &app.endpoints.revoke else { return Err(TokenError::Refused(404)) };
-    let form =
-        [("client_id", app.client_id.as_str()), ("client_secret", secret.expose()), ("token", token.expose())];
+    let form = [("client_id", app.client_id.as_str()), ("client_secret", secret.expose()), ("token", token.expose())];
     let call = Call {
         method: Method::PostForm(&form),
         url,

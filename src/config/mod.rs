@@ -219,6 +219,16 @@ pub struct ConnectConfig {
     pub invite_life: Duration,
 }
 
+/// When `hirelake keepalive` refreshes a grant, and how fast.
+#[derive(Debug, Clone, PartialEq)]
+pub struct KeepaliveConfig {
+    /// A grant is due when less than this is left until its idle deadline. Default 45 days: half of Lever's 90, so that a
+    /// weekly run may fail six times in a row.
+    pub before: Duration,
+    /// Grants refreshed a second, over all apps. Default 2: a thousand take eight minutes.
+    pub per_second: f64,
+}
+
 /// Everything that a run needs to know, checked.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -236,6 +246,8 @@ pub struct Config {
     pub vault_previous: Vec<SecretSource>,
     /// The page on which customers connect.
     pub connect: ConnectConfig,
+    /// Refreshing before the idle limit.
+    pub keepalive: KeepaliveConfig,
     /// The provider's catalogue, the user's additions included.
     pub provider: Provider,
     /// Apps by name.

@@ -12,10 +12,11 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::{Auth, Session};
+use crate::auth::{Auth, Grant, Session, Standing};
 use crate::catalog::{Mode, Resource};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, ConfigError};
@@ -31,6 +32,9 @@ pub use verdict::code;
 
 /// The provider's `Date` has whole seconds, so a bound taken from our own clock stays a second further back.
 const DATE_STEP: Duration = Duration::from_secs(1);
+
+/// Newest grants read at once, to see who is connected.
+const LOOKS_AT_ONCE: usize = 32;
 
 /// Why a tenant, or one of its resources, was not synced.
 #[derive(Debug, thiserror::Error)]
@@ -148,6 +152,23 @@ impl World {
         Ok(Self { config, lake, state, clock, stop: CancellationToken::new(), progress: Progress::default() })
     }
 
+    /// The tenants to work for: all but those that were disconnected. One whose grant cannot be read is among them, so that
+    /// somebody hears of it.
+    ///
+    /// # Errors
+    ///
+    /// When the state cannot be listed.
+    pub async fn active_tenants(&self) -> Result<Vec<Tenant>, StateError> {
+        let state = State::new(self.state.clone(), self.clock);
+        let looks = self.tenants().await?.into_iter().map(|tenant| async {
+            let last = state.grants(&tenant).last::<Grant>().await;
+            let gone = matches!(last, Ok(Some(entry)) if entry.body.standing == Standing::Disconnected);
+            (!gone).then_some(tenant)
+        });
+        let looked: Vec<_> = futures::stream::iter(looks).buffered(LOOKS_AT_ONCE).collect().await;
+        Ok(looked.into_iter().flatten().collect())
+    }
+
     /// The tenants that there are: connected ones and those that the file names.
     ///
     /// # Errors
@@ -169,7 +190,7 @@ pub async fn run(world: &World, options: &Options) -> Result<Report, SyncError> 
     let (run, started) = (RunId::new(), world.clock.now());
     let state = State::new(world.state.clone(), world.clock);
     let auth = Arc::new(Auth::new(world.config.clone(), state.clone(), world.clock, run)?);
-    let mut tenants = if options.tenants.is_empty() { world.tenants().await? } else { options.tenants.clone() };
+    let mut tenants = if options.tenants.is_empty() { world.active_tenants().await? } else { options.tenants.clone() };
     tenants.reverse();
 
     let stop = world.stop.child_token();
@@ -372,9 +393,21 @@ fn lake(world: &World, tenant: &Tenant, scratch: &tempfile::TempDir) -> Lake {
     Lake { store: world.lake.owned_by(tenant.as_str()), tenant: tenant.clone(), scratch: scratch.path().to_owned() }
 }
 
-/// A private folder for spilled rows, removed when dropped. Those that a killed run of this tenant left are removed first:
-/// whoever asks holds the lease, so nobody writes there.
+/// A private folder for spilled rows, removed when dropped. Those that a killed run of this tenant left are removed first.
 fn scratch(world: &World, tenant: &Tenant) -> Result<tempfile::TempDir, crate::store::StoreError> {
+    let parent = &world.config.scratch;
+    let io = |op| move |source| crate::store::StoreError::Io { op, path: parent.clone(), source };
+    let prefix = sweep_scratch(world, tenant)?;
+    tempfile::Builder::new().prefix(&prefix).tempdir_in(parent).map_err(io("make a private folder in"))
+}
+
+/// Removes the private folders that killed runs of this tenant left: whoever asks holds the lease, so nobody writes there.
+/// Returns how their names begin.
+///
+/// # Errors
+///
+/// When the scratch folder cannot be read, or one of them not removed.
+pub fn sweep_scratch(world: &World, tenant: &Tenant) -> Result<String, crate::store::StoreError> {
     let parent = &world.config.scratch;
     let io = |op| move |source| crate::store::StoreError::Io { op, path: parent.clone(), source };
     // Another state has other leases, so its folders are not ours to remove; a memory state has none but its own.
@@ -387,7 +420,7 @@ fn scratch(world: &World, tenant: &Tenant) -> Result<tempfile::TempDir, crate::s
             std::fs::remove_dir_all(entry.path()).map_err(io("remove a killed run's folder in"))?;
         }
     }
-    tempfile::Builder::new().prefix(&prefix).tempdir_in(parent).map_err(io("make a private folder in"))
+    Ok(prefix)
 }
 
 async fn remember(state: &State, tenant: &Tenant, last: LastRun) -> Result<(), StateError> {
@@ -697,7 +730,7 @@ pub struct Preview {
 /// When the state cannot be read.
 pub async fn preview(world: &World, options: &Options) -> Result<Vec<Preview>, SyncError> {
     let state = State::new(world.state.clone(), world.clock);
-    let tenants = if options.tenants.is_empty() { world.tenants().await? } else { options.tenants.clone() };
+    let tenants = if options.tenants.is_empty() { world.active_tenants().await? } else { options.tenants.clone() };
     let bound = world.clock.now().minus(world.config.safety_lag + DATE_STEP);
     let mut all = Vec::new();
     for tenant in tenants {
