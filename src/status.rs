@@ -131,11 +131,20 @@ async fn one(world: &World, state: &State, tenant: &Tenant) -> TenantStatus {
         let error = SyncError::from(error);
         status.unreadable = Some(Failure::new(None, code(&error), &error));
     }
-    if status.unreadable.is_none() && status.grant.as_ref().is_none_or(|g| matches!(g.health, "dead" | "disconnected"))
-    {
+    if status.unreadable.is_none() && needs_consent(world, tenant, status.grant.as_ref()) {
         status.reconnect = Some(reconnect(world, tenant));
     }
     status
+}
+
+/// Whether a new consent would change something: there is none, it ends or has ended, or it lacks what was asked for by name.
+fn needs_consent(world: &World, tenant: &Tenant, grant: Option<&GrantStatus>) -> bool {
+    let Some(g) = grant else { return true };
+    let now = world.clock.now();
+    matches!(g.health, "dead" | "disconnected")
+        || g.idle_deadline.is_some_and(|end| end <= now)
+        || g.hard_deadline.is_some_and(|end| end <= now.plus(HARD_NOTICE))
+        || (world.config.tenant(tenant).resources_named && !g.missing_scopes.is_empty())
 }
 
 async fn fill(world: &World, state: &State, tenant: &Tenant, to: &mut TenantStatus) -> Result<(), StateError> {
@@ -280,7 +289,7 @@ fn judge(
     ] {
         let Some(end) = end else { continue };
         if end <= now {
-            say(ExitCode::Reconnect, format!("its {which} deadline passed on {}", day(end)), again());
+            return say(ExitCode::Reconnect, format!("its {which} deadline passed on {}", day(end)), again());
         } else if end <= now.plus(notice) {
             say(ExitCode::Partial, format!("its {which} deadline is on {}", day(end)), hint);
         }
@@ -353,7 +362,11 @@ fn long(d: Duration) -> String {
         s @ ..172_800 => (s / 3_600, "hour"),
         s => (s / 86_400, "day"),
     };
-    format!("{n} {unit}{}", if n == 1 { "" } else { "s" })
+    many(n, unit)
+}
+
+fn many(n: u64, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
 /// A moment, and how far it is away.
@@ -400,8 +413,10 @@ pub fn table(all: &BTreeMap<Tenant, TenantStatus>) -> String {
         let g = t.grant.as_ref();
         let mut notes: Vec<String> = t.unreadable.iter().map(|f| f.what.clone()).collect();
         notes.extend(g.and_then(|g| g.trouble.clone()));
-        if let Some(g) = g.filter(|g| !g.missing_scopes.is_empty()) {
-            notes.push(format!("missing scopes: {}", g.missing_scopes.join(" ")));
+        match g.map_or(&[][..], |g| &g.missing_scopes) {
+            [] => {}
+            [few @ ..] if few.len() <= 2 => notes.push(format!("missing scopes: {}", few.join(" "))),
+            [first, rest @ ..] => notes.push(format!("missing scopes: {first} and {} more", rest.len())),
         }
         notes.extend(t.reconnect.clone());
         let health = match g {
@@ -433,7 +448,7 @@ pub fn full(world: &World, tenant: &Tenant, t: &TenantStatus) -> String {
     let mut out = String::new();
     let mut line = |key: &str, value: String| {
         if !value.is_empty() {
-            let _ = writeln!(out, "{key:<20}{value}");
+            let _ = writeln!(out, "{key:<23}{value}");
         }
     };
     let listed = |scopes: &[String], none: &str| if scopes.is_empty() { none.to_owned() } else { scopes.join(" ") };
@@ -454,7 +469,12 @@ pub fn full(world: &World, tenant: &Tenant, t: &TenantStatus) -> String {
             );
             line("connected", at(Some(g.connected_at)));
             line("last refresh", if oauth { at(Some(g.refreshed_at)) } else { String::new() });
-            line("access token ends", at(g.expires_at));
+            let alive = !matches!(g.health, "dead" | "disconnected");
+            let over = if g.expires_at.is_some_and(|end| end <= now) { "; refreshed when it is needed" } else { "" };
+            line(
+                "access token ends",
+                g.expires_at.filter(|_| alive).map(|end| seen_from(now, end) + over).unwrap_or_default(),
+            );
             line("idle deadline", at(g.idle_deadline));
             line("hard deadline", at(g.hard_deadline));
             line(
@@ -472,7 +492,10 @@ pub fn full(world: &World, tenant: &Tenant, t: &TenantStatus) -> String {
     for (name, table) in &t.tables {
         let cursor = table.cursor.map(|c| format!(", as of {}", seen_from(now, c))).unwrap_or_default();
         let whole = if table.complete { "" } else { ", first load under way" };
-        line(name.as_str(), format!("{} rows, {} files{cursor}{whole}", table.rows, table.files));
+        line(
+            name.as_str(),
+            format!("{}, {}{cursor}{whole}", many(table.rows, "row"), many(table.files as u64, "file")),
+        );
     }
     out.trim_end().to_owned()
 }

@@ -53,7 +53,7 @@ impl Auth {
             Ok(()) => Ok(Revoked::Done),
             // Dead already, which is what was wanted.
             Err(token::TokenError::InvalidGrant) => Ok(Revoked::Done),
-            Err(e) => not(sentence(&e)),
+            Err(e) => not(sentence(&e).replace("the token endpoint", "the endpoint for it")),
         }
     }
 }

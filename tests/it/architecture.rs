@@ -10,9 +10,27 @@ const LEAVES: [&str; 3] = ["clock", "secret", "names"];
 const MAY_KNOW: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
     // Faces of the program: each command is one call into one room.
-    ("cli", &["auth", "catalog", "config", "demo", "report", "sandbox", "state", "status", "store", "sync"]),
+    (
+        "cli",
+        &[
+            "auth",
+            "catalog",
+            "config",
+            "demo",
+            "disconnect",
+            "keepalive",
+            "report",
+            "sandbox",
+            "state",
+            "status",
+            "store",
+            "sync",
+        ],
+    ),
     ("demo", &["auth", "catalog", "cli", "config", "report", "sandbox", "state", "store", "sync"]),
-    ("status", &["auth", "catalog", "state", "sync"]),
+    ("status", &["auth", "catalog", "report", "state", "sync"]),
+    ("keepalive", &["auth", "report", "state", "status", "sync"]),
+    ("disconnect", &["auth", "state", "store", "sync"]),
     // The one place where the stages meet.
     (
         "sync",
