@@ -158,7 +158,7 @@ impl fmt::Display for Done {
             f.write_str(", and the grant was revoked at the provider")?;
         }
         match &self.erased {
-            None => write!(f, "; its lake was kept"),
+            None => write!(f, "; its lake is as it was"),
             Some(e) if *e == Erased::default() => write!(f, "; nothing of its lake was left to erase"),
             Some(e) => write!(f, "; its lake was erased: {} tables, {} files", e.tables, e.files),
         }

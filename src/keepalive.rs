@@ -2,7 +2,8 @@
 //!
 //! Guarantees: who is due is decided from the newest grant entry alone, and once more under the tenant's lease; each due grant
 //! costs one request, a doubtful one the one further request that is allowed; dead grants and API keys are not asked for; a
-//! tenant that is held elsewhere is left to its holder; requests are spread. One tenant's trouble is its own.
+//! tenant that is held elsewhere is left to its holder; requests are spread, and cease in an outage. One tenant's trouble is
+//! its own.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::auth::{Auth, AuthError, Grant, HARD_NOTICE, Standing};
 use crate::clock::Timestamp;
-use crate::names::{RunId, Tenant};
+use crate::names::{AppName, RunId, Tenant};
 use crate::report::{ExitCode, Failure};
 use crate::state::{Lease, State, StateError};
 use crate::status;
@@ -23,6 +24,9 @@ use crate::sync::{SyncError, World, code};
 
 /// Newest entries read at once: local ones wait for threads, those of a cloud for answers.
 const LOOKS_AT_ONCE: usize = 32;
+/// So many tenants of one app whose requests fail in a row by the provider's doing are an outage: the others are left alone.
+/// Each that is asked in it costs minutes of patience, and may come out of it in doubt.
+const OUTAGE: u32 = 5;
 
 /// What a run is asked for.
 #[derive(Debug, Clone, Default)]
@@ -157,7 +161,12 @@ async fn refresh(work: Arc<Work>, mut due: Vec<Tenant>) -> Vec<(Tenant, Fate)> {
     let mut pace = tokio::time::interval(Duration::from_secs_f64(1.0 / work.world.config.keepalive.per_second));
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut running, mut names, mut done) = (JoinSet::new(), HashMap::new(), Vec::new());
+    let mut outages: HashMap<Option<AppName>, u32> = HashMap::new();
+    let app = |tenant: &Tenant| work.world.config.tenant(tenant).app.clone();
     loop {
+        while let Some(tenant) = due.pop_if(|t| outages.get(&app(t)).is_some_and(|n| *n >= OUTAGE)) {
+            done.push((tenant, left_alone()));
+        }
         let room = running.len() < work.world.config.tenants_at_once && !due.is_empty() && !stop.is_cancelled();
         tokio::select! {
             _ = pace.tick(), if room => {
@@ -174,7 +183,13 @@ async fn refresh(work: Arc<Work>, mut due: Vec<Tenant>) -> Vec<(Tenant, Fate)> {
                 };
                 let Some(tenant) = names.remove(&id) else { continue };
                 let bug = || failed(&SyncError::Died { tenant: tenant.clone() });
-                done.push((tenant.clone(), fate.unwrap_or_else(bug)));
+                let fate = fate.unwrap_or_else(bug);
+                match &fate {
+                    Fate::Failed(f) if f.code == ExitCode::Provider => *outages.entry(app(&tenant)).or_default() += 1,
+                    Fate::Refreshed | Fate::Dead(_) => drop(outages.insert(app(&tenant), 0)),
+                    _ => {}
+                }
+                done.push((tenant, fate));
             }
             else => break,
         }
@@ -265,6 +280,17 @@ impl Work {
         self.auth.keep_alive(tenant, lease).await?;
         Ok(Fate::Refreshed)
     }
+}
+
+fn left_alone() -> Fate {
+    Fate::Failed(Failure {
+        resource: None,
+        what: format!(
+            "it was left for the next run: {OUTAGE} others of its app failed in a row by the provider's doing"
+        ),
+        hint: Some("run again when the provider is back; no grant was harmed".into()),
+        code: ExitCode::Provider,
+    })
 }
 
 fn failed(error: &SyncError) -> Fate {

@@ -377,6 +377,12 @@ impl Store {
     ///
     /// When the store cannot be read.
     pub async fn folders(&self, prefix: &Path) -> Result<Vec<String>, StoreError> {
+        if let Some(root) = &self.root {
+            let folder = root.join(prefix.as_ref());
+            let looked = tokio::task::spawn_blocking(move || folders_of(&folder)).await;
+            let failed = |source| StoreError::Io { op: "list", path: root.join(prefix.as_ref()), source };
+            return looked.map_err(|e| failed(std::io::Error::other(e)))?.map_err(failed);
+        }
         let found = self.inner.list_with_delimiter(Some(prefix)).await.map_err(|e| self.failed("list", prefix, e))?;
         Ok(found.common_prefixes.iter().filter_map(|p| p.filename().map(str::to_owned)).collect())
     }
@@ -563,6 +569,28 @@ impl Store {
         }
         Ok(swept)
     }
+}
+
+/// The names of the folders in `folder`, without a look at what they hold.
+fn folders_of(folder: &FsPath) -> std::io::Result<Vec<String>> {
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(e),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name().into_string();
+        // A link to a folder is one too.
+        let kind = entry.file_type()?;
+        if let Ok(name) = name
+            && (kind.is_dir() || (kind.is_symlink() && entry.path().is_dir()))
+        {
+            names.push(name);
+        }
+    }
+    Ok(names)
 }
 
 /// The first by name of the files in `folder` whose name `ours` takes.

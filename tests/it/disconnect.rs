@@ -63,7 +63,7 @@ async fn a_disconnect_revokes_the_grant_and_no_sealed_token_stays() {
     assert!(text(&bench.world.state, "grants/acme").await.contains("sealed"));
     let generation = bench.state().grants(&tenant("acme")).last::<Grant>().await.unwrap().unwrap().body.generation;
     let done = let_go(&bench, "acme", false).await;
-    assert_snapshot!(done, @"acme is disconnected: its tokens are forgotten, and the grant was revoked at the provider; its lake was kept");
+    assert_snapshot!(done, @"acme is disconnected: its tokens are forgotten, and the grant was revoked at the provider; its lake is as it was");
     assert_eq!((done.notes(), revocations(&bench)), (vec![], 1));
 
     let kept = text(&bench.world.state, "grants/acme").await;
@@ -75,7 +75,7 @@ async fn a_disconnect_revokes_the_grant_and_no_sealed_token_stays() {
     assert!(text(&bench.world.state, "grants/acme-eu").await.contains("sealed"));
 
     // Again: it says so, and asks for nothing.
-    assert_snapshot!(let_go(&bench, "acme", false).await, @"acme was disconnected already: it holds no tokens; its lake was kept");
+    assert_snapshot!(let_go(&bench, "acme", false).await, @"acme was disconnected already: it holds no tokens; its lake is as it was");
     assert_eq!(revocations(&bench), 1);
 
     // Nobody misses it: not a sync over all, not a keepalive, not a monitor.
@@ -107,7 +107,7 @@ async fn tokens_are_forgotten_whatever_comes_of_the_revocation() {
     let done = let_go(&bench, "acme", false).await;
     assert!(matches!(done.revoked, Some(Revoked::Not { .. })));
     assert_snapshot!(format!("{done}\n{}", done.notes().join("\n")), @r#"
-    acme is disconnected: its tokens are forgotten; its lake was kept
+    acme is disconnected: its tokens are forgotten; its lake is as it was
     note: the grant was not revoked at the provider: the endpoint for it gave no usable answer (status 503)
     hint: a Super Admin of the customer can remove the app in the settings of their account
     "#);
@@ -117,7 +117,7 @@ async fn tokens_are_forgotten_whatever_comes_of_the_revocation() {
     std::fs::write(bench.dir.path().join("vault.key"), "no key at all").unwrap();
     let done = let_go(&bench, "acme-eu", false).await;
     assert_snapshot!(format!("{done}\n{}", done.notes().join("\n")).replace(bench.dir.path().to_str().unwrap(), "DIR"), @r#"
-    acme-eu is disconnected: its tokens are forgotten; its lake was kept
+    acme-eu is disconnected: its tokens are forgotten; its lake is as it was
     note: the grant was not revoked at the provider: the vault key (file DIR/vault.key) cannot be had: the vault key is not usable: it must be 32 bytes as 64 hex digits or base64
     hint: a Super Admin of the customer can remove the app in the settings of their account
     "#);
@@ -259,7 +259,7 @@ async fn an_api_key_is_rotated_by_seeding_it_again_kept_by_keepalive_and_forgott
     let done = let_go(&bench, "acme", false).await;
     assert_eq!(bench.control.stats().requests.len(), 0, "neither asks the provider for anything");
     assert_snapshot!(format!("{done}\n{}", done.notes().join("\n")), @r#"
-    acme is disconnected: its tokens are forgotten; its lake was kept
+    acme is disconnected: its tokens are forgotten; its lake is as it was
     note: an API key cannot be revoked from here
     hint: the customer must delete the key in the settings of their account
     "#);

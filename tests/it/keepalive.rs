@@ -223,6 +223,30 @@ async fn an_outage_ends_with_8_and_harms_nothing_and_the_dead_alone_end_with_4()
 }
 
 #[tokio::test(start_paused = true)]
+async fn in_an_outage_most_of_the_fleet_is_left_alone_and_the_next_run_keeps_it_all() {
+    let names: Vec<String> = (0..60).map(|i| format!("t{i:02}")).collect();
+    let bench = bench(&names.iter().map(String::as_str).collect::<Vec<_>>(), "tenants_at_once = 4").await;
+    for name in &names {
+        write(&bench, name, grant(&bench, name, 200, 60, live())).await;
+    }
+    bench.control.reset_stats();
+    let away = Action::Status { code: 503, body: None, retry_after: None };
+    bench.control.fault(Fault { route: TOKEN.into(), account: None, skip: 0, times: 0, action: away });
+    let outcome = keep(&bench).await;
+    assert_eq!(outcome.code, ExitCode::Provider);
+    let asked = bench.control.stats().per_account.len();
+    assert!((5..=8).contains(&asked), "five in a row, and the three that were under way beside the last: {asked}");
+    assert_eq!(
+        outcome.tenants.values().filter(|k| matches!(&k.fate, Fate::Failed(f) if f.what.contains("was left"))).count(),
+        60 - asked
+    );
+    bench.control.clear_faults();
+    bench.control.reset_stats();
+    assert_eq!(keep(&bench).await.code, ExitCode::Done);
+    assert_eq!(bench.control.stats().token_requests, 60);
+}
+
+#[tokio::test(start_paused = true)]
 async fn when_three_die_in_a_row_the_others_are_left_alone() {
     let names = ["a", "b", "c", "d", "e"];
     let bench = bench(&names, "tenants_at_once = 1").await;

@@ -194,7 +194,7 @@ async fn a_revoked_grant_is_dead_and_left_alone_until_it_is_connected_again() {
         assert_eq!((report.code, asked(&bench)), (ExitCode::Reconnect, (0, 0)));
     }
     let table = status::table(&status::read(&bench.world).await.unwrap());
-    assert_snapshot!(table.split_whitespace().collect::<Vec<_>>().join(" "), @"tenant grant connected refreshed dies unused last run rows oldest cursor note acme dead 2026-06-15 08:00 2026-06-15 08:00 2026-09-13 08:00 2026-06-17 09:00 failed 0 the provider says invalid_grant; hirelake connect acme");
+    assert_snapshot!(table.split_whitespace().collect::<Vec<_>>().join(" "), @"tenant grant connected refreshed dies unused dies anyway last run rows oldest cursor note acme dead 2026-06-15 2026-06-15 08:00 2026-06-17 09:00 failed 0 the provider says invalid_grant; hirelake connect acme");
     bench.connect("acme").await;
     assert_eq!(health(&bench, "acme").await, "live");
     bench.sync().await;
