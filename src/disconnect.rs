@@ -47,8 +47,9 @@ pub async fn run(world: &World, tenant: &Tenant, erase: bool) -> Result<Done, Sy
     let run = RunId::new();
     let state = State::new(world.state.clone(), world.clock);
     // A name that was mistyped makes no lease.
-    let known = state.grants(tenant).last::<Grant>().await?.is_some();
-    if !known && !(erase && has_rows(world, &state, tenant).await?) {
+    let mut known = state.grants(tenant).last::<Grant>().await?.is_some();
+    known |= erase && has_rows(world, &state, tenant).await?;
+    if !known {
         return Err(AuthError::NotConnected { tenant: tenant.clone() }.into());
     }
     let lease = state.lease(tenant, run).await?;
@@ -64,10 +65,14 @@ async fn held(world: &World, state: &State, tenant: &Tenant, lease: &Lease, eras
             // First at the provider, while there is something to revoke with: a run that is cut here can be repeated.
             done.revoked = Some(revoke(world, state, tenant, lease).await?);
         }
-        done.was_connected = forget(state, tenant, lease).await?;
+        done.was_connected = forget(state, tenant, lease, false).await?;
     }
     if erase {
         done.erased = Some(erase_all(world, state, tenant, lease).await?);
+        if state.grants(tenant).last::<Grant>().await?.is_some() {
+            // Nothing is left that another account's rows could be mixed with, so any account may connect.
+            forget(state, tenant, lease, true).await?;
+        }
     }
     Ok(done)
 }

@@ -425,8 +425,8 @@ pub fn table(all: &BTreeMap<Tenant, TenantStatus>) -> String {
         notes.extend(g.and_then(|g| g.trouble.clone()));
         match g.map_or(&[][..], |g| &g.missing_scopes) {
             [] => {}
-            [few @ ..] if few.len() <= 2 => notes.push(format!("missing scopes: {}", few.join(" "))),
-            [first, rest @ ..] => notes.push(format!("missing scopes: {first} and {} more", rest.len())),
+            few if few.len() <= 2 => notes.push(format!("missing scopes: {}", few.join(" "))),
+            many => notes.push(format!("missing scopes: {} and {} more", many[0], many.len() - 1)),
         }
         notes.extend(t.reconnect.clone());
         let health = match g {

@@ -58,23 +58,25 @@ impl Auth {
     }
 }
 
-/// Ends the tenant's line with a generation without tokens, and overwrites what older entries hold. Needs no key. `false` when
-/// it was ended already; what an interrupted forgetting left is forgotten then too.
+/// Ends the tenant's line with a generation without tokens (and without the account, with `account`), and overwrites what older
+/// entries hold. Needs no key. `false` when it was ended already; what an interrupted forgetting left is forgotten then too.
 ///
 /// # Errors
 ///
 /// When the state cannot be read or written; running it again goes on.
-pub async fn forget(state: &State, tenant: &Tenant, lease: &Lease) -> Result<bool, AuthError> {
+pub async fn forget(state: &State, tenant: &Tenant, lease: &Lease, account: bool) -> Result<bool, AuthError> {
     let line = state.grants(tenant);
     let last = line.last::<Grant>().await?.ok_or_else(|| AuthError::NotConnected { tenant: tenant.clone() })?;
     lease.ensure().await?;
-    let ended = last.body.standing == Standing::Disconnected && last.body.sealed.is_none();
+    let former = last.body.clone();
+    let kept = former.account.clone().filter(|_| !account);
+    let mut end = Grant { sealed: None, expires_at: None, standing: Standing::Disconnected, account: kept, ..former };
+    let ended = last.body == end;
     let newest = if ended {
         last
     } else {
-        let generation = last.body.generation + 1;
-        let ended = Grant { generation, sealed: None, expires_at: None, standing: Standing::Disconnected, ..last.body };
-        line.append(last.n, ended).await?
+        end.generation += 1;
+        line.append(last.n, end).await?
     };
     line.forget_older(&newest).await?;
     Ok(!ended)

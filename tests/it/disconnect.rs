@@ -71,6 +71,7 @@ async fn a_disconnect_revokes_the_grant_and_no_sealed_token_stays() {
     assert!(bench.files() == before, "the lake is as it was");
     let grant = bench.state().grants(&tenant("acme")).last::<Grant>().await.unwrap().unwrap().body;
     assert_eq!((&grant.standing, grant.generation), (&Standing::Disconnected, generation + 1));
+    assert!(grant.account.is_some(), "its lake is still that account's");
     // The other one, whose name begins alike, is as it was.
     assert!(text(&bench.world.state, "grants/acme-eu").await.contains("sealed"));
 
@@ -154,6 +155,8 @@ async fn an_erased_tenant_is_nowhere_and_begins_anew_when_it_comes_back() {
     bench.assert_right("acme-eu").await;
     assert_snapshot!(let_go(&bench, "acme", true).await, @"acme was disconnected already: it holds no tokens; nothing of its lake was left to erase");
     assert!(status::read(&bench.world).await.unwrap()[&tenant("acme")].tables.is_empty());
+    let grant = bench.state().grants(&tenant("acme")).last::<Grant>().await.unwrap().unwrap().body;
+    assert_eq!(grant.account, None, "with nothing left to mix, any account may connect");
 
     bench.connect("acme").await;
     let report = bench.sync().await;
