@@ -72,7 +72,7 @@ fn a_mistake_in_the_configuration_is_named_with_its_place() {
         "[partitions]\nuser = \"none\"\n",
         "catalog = \"nowhere\"\n",
     ]), @r#"
-    DIR/hirelake.toml:1:1: unknown field `laek`, expected one of `lake`, `state`, `scratch`, `catalog`, `vault`, `apps`, `defaults`, `tenants`, `partitions`, `sync`
+    DIR/hirelake.toml:1:1: unknown field `laek`, expected one of `lake`, `state`, `scratch`, `catalog`, `vault`, `apps`, `defaults`, `tenants`, `partitions`, `sync`, `connect`, `keepalive`
     hint: did you mean `lake`?
     DIR/hirelake.toml:1:8: key `lake`: invalid type: integer `3`, expected a string
     hint: `hirelake init --print` shows every key with its meaning
@@ -275,7 +275,7 @@ fn a_secret_written_into_the_file_is_refused_and_never_shown() {
     hint: `hirelake init --print` shows every key with its meaning
     DIR/hirelake.toml:4:17: key `client_secret`: expected where the secret is: `{ env = "NAME" }`, `{ file = "PATH" }` or `{ command = ["PROGRAM"] }`
     hint: secrets never stand in this file: say in which variable or file they are
-    DIR/hirelake.toml:4:1: unknown field `secret`, expected one of `environment`, `client_id`, `client_secret`, `redirect_uris`, `scopes`, `api_base`, `authorize`, `token`, `revoke`, `audience`, `hosts`
+    DIR/hirelake.toml:4:1: unknown field `secret`, expected one of `title`, `description`, `logo`, `environment`, `client_id`, `client_secret`, `redirect_uris`, `scopes`, `api_base`, `authorize`, `token`, `revoke`, `audience`, `hosts`
     hint: secrets never stand in this file: say in which variable or file they are
     DIR/hirelake.toml:2:7: key `key`: expected where the secret is: `{ env = "NAME" }`, `{ file = "PATH" }` or `{ command = ["PROGRAM"] }`
     hint: secrets never stand in this file: say in which variable or file they are
@@ -283,7 +283,7 @@ fn a_secret_written_into_the_file_is_refused_and_never_shown() {
     hint: secrets never stand in this file: say in which variable or file they are
     DIR/hirelake.toml:1:9: key `vault`: invalid type: a string, expected a section
     hint: `hirelake init --print` shows every key with its meaning
-    DIR/hirelake.toml:5:1: unknown field `refresh_token`, expected one of `environment`, `client_id`, `client_secret`, `redirect_uris`, `scopes`, `api_base`, `authorize`, `token`, `revoke`, `audience`, `hosts`
+    DIR/hirelake.toml:5:1: unknown field `refresh_token`, expected one of `title`, `description`, `logo`, `environment`, `client_id`, `client_secret`, `redirect_uris`, `scopes`, `api_base`, `authorize`, `token`, `revoke`, `audience`, `hosts`
     hint: secrets never stand in this file: say in which variable or file they are
     "#);
 
@@ -298,7 +298,7 @@ fn a_secret_written_into_the_file_is_refused_and_never_shown() {
     insta::assert_snapshot!(said, @r#"
     HIRELAKE_APPS__MAIN__CLIENT_SECRET: expected where the secret is: `{ env = "NAME" }`, `{ file = "PATH" }` or `{ command = ["PROGRAM"] }`
     hint: secrets never stand in this file: say in which variable or file they are
-    HIRELAKE_APPS__MAIN__SECRET: unknown field `secret`, expected one of `environment`, `client_id`, `client_secret`, `redirect_uris`, `scopes`, `api_base`, `authorize`, `token`, `revoke`, `audience`, `hosts`
+    HIRELAKE_APPS__MAIN__SECRET: unknown field `secret`, expected one of `title`, `description`, `logo`, `environment`, `client_id`, `client_secret`, `redirect_uris`, `scopes`, `api_base`, `authorize`, `token`, `revoke`, `audience`, `hosts`
     hint: secrets never stand in this file: say in which variable or file they are
     HIRELAKE_VAULT: invalid type: a string, expected a section
     hint: correct or unset the variable; `hirelake init --print` shows every key
@@ -356,7 +356,7 @@ fn a_variable_that_says_nothing_is_refused() {
         }
     }
     insta::assert_snapshot!(said, @r#"
-    HIRELAKE_LAEK: unknown field `laek`, expected one of `lake`, `state`, `scratch`, `catalog`, `vault`, `apps`, `defaults`, `tenants`, `partitions`, `sync`
+    HIRELAKE_LAEK: unknown field `laek`, expected one of `lake`, `state`, `scratch`, `catalog`, `vault`, `apps`, `defaults`, `tenants`, `partitions`, `sync`, `connect`, `keepalive`
     hint: did you mean `lake`?
     HIRELAKE_SYNC__TENANTS_AT_ONCE: invalid type: a string, expected a whole number
     hint: correct or unset the variable; `hirelake init --print` shows every key
