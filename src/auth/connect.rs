@@ -372,6 +372,7 @@ impl Auth {
             sealed: None,
             scopes,
             account,
+            seeds: Vec::new(),
             connected_at: now,
             refreshed_at: now,
             expires_at,

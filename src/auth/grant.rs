@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use sha2::{Digest as _, Sha256};
+
 use super::vault::{Sealed, Vault, VaultError};
 use crate::catalog::Environment;
 use crate::clock::Timestamp;
@@ -40,6 +42,10 @@ pub enum Standing {
         since: Timestamp,
         /// What was met.
         why: String,
+        /// The provider said `invalid_grant` while it said so to all tenants of the app: the app is suspected, so this is
+        /// no death yet.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        refused: bool,
     },
     /// The provider said `invalid_grant`: the customer must connect again.
     Dead {
@@ -72,6 +78,10 @@ pub struct Grant {
     /// The customer's account at the provider, where the token says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account: Option<String>,
+    /// Prints of refresh tokens that were given as seeds: one that comes again is not tried again, because it is used up and
+    /// would take the whole family with it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub seeds: Vec<String>,
     /// First consent.
     pub connected_at: Timestamp,
     /// Last successful refresh (or the consent).
@@ -90,6 +100,19 @@ pub struct Tokens {
     pub access: Secret,
     /// Exchanged for the next generation.
     pub refresh: Option<Secret>,
+}
+
+impl Tokens {
+    /// Tells one refresh token from another without saying it; `None` where there is none.
+    pub(super) fn print(&self) -> Option<String> {
+        self.refresh.as_ref().map(print)
+    }
+}
+
+/// Tells one token from another without saying it: 64 bits of a hash of what nobody can guess.
+pub(super) fn print(token: &Secret) -> String {
+    let digest = Sha256::new().chain_update(b"hirelake token").chain_update(token.expose()).finalize();
+    digest.iter().take(8).map(|b| format!("{b:02x}")).collect()
 }
 
 #[derive(Serialize, Deserialize)]
