@@ -453,6 +453,26 @@ impl Store {
         }
     }
 
+    /// Removes what a killed create left half written right below `prefix` of a local store (`NAME#1`, which no listing
+    /// shows): whoever calls knows that nobody writes there. Elsewhere a create leaves nothing.
+    ///
+    /// # Errors
+    ///
+    /// When one cannot be removed.
+    pub fn remove_unfinished(&self, prefix: &Path) -> Result<(), StoreError> {
+        let Some(root) = &self.root else { return Ok(()) };
+        let folder = root.join(prefix.as_ref());
+        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let number = name.to_str().and_then(|n| n.rsplit_once('#')).map(|(_, number)| number);
+            if number.is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit())) {
+                let path = entry.path();
+                std::fs::remove_file(&path).map_err(|source| StoreError::Io { op: "remove", path, source })?;
+            }
+        }
+        Ok(())
+    }
+
     /// Removes the staged files of this owner, which a killed run left: whoever calls holds the owner's lease, so none of
     /// them is being written. Returns how many. Nothing to do elsewhere than locally.
     ///

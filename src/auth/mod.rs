@@ -10,6 +10,7 @@
 
 pub mod connect;
 mod grant;
+pub mod rotate;
 mod spool;
 mod token;
 pub mod vault;
@@ -28,7 +29,7 @@ pub use token::TokenError;
 
 use crate::catalog::{Endpoints, Rate, scopes};
 use crate::clock::{Clock, Timestamp};
-use crate::config::{App, Config, ConfigError};
+use crate::config::{App, Config, ConfigError, SecretSource};
 use crate::http::{self, Answer, Budget, Call, Client, Credential, Gate, HttpError, Judged, Method, Priority};
 use crate::names::{AppName, RunId, Tenant};
 use crate::secret::Secret;
@@ -202,16 +203,23 @@ impl Auth {
     ///
     /// When the key cannot be had or used.
     pub fn new(config: Arc<Config>, state: State, clock: Clock, run: RunId) -> Result<Self, ConfigError> {
-        let key = config.vault_key.fetch("the vault key")?;
-        let vault = Vault::new(&key).map_err(|e| {
+        let unusable = |source: &SecretSource, e: &VaultError| {
             let text = e.to_string();
             let (why, hint) = text.split_once("\nhint: ").unwrap_or((&text, ""));
-            ConfigError::Secret {
-                what: format!("the vault key ({})", config.vault_key),
-                why: why.into(),
-                hint: hint.into(),
+            ConfigError::Secret { what: format!("the vault key ({source})"), why: why.into(), hint: hint.into() }
+        };
+        let key = config.vault_key.fetch_private("the vault key")?;
+        let mut vault = Vault::new(&key).map_err(|e| unusable(&config.vault_key, &e))?;
+        for source in &config.vault_previous {
+            match source.fetch_private("a previous vault key") {
+                Ok(key) => vault.add_former(&key).map_err(|e| unusable(source, &e))?,
+                // It may be gone for good reason; if something is sealed with it, that is said there.
+                Err(error) => {
+                    tracing::debug!(%error, "a previous vault key cannot be had");
+                    vault.miss_former(format!("a previous one, {source}, cannot be had"));
+                }
             }
-        })?;
+        }
         let client = Client::new(clock).map_err(|e| ConfigError::Secret {
             what: "the machine's certificates".into(),
             why: e.to_string(),

@@ -147,6 +147,44 @@ impl Line {
         Ok(Entry { n, at, body })
     }
 
+    /// Every entry that stands, newest first; `None` for one that does not parse. Only the newest is the truth: the others
+    /// are what is left of it.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    pub async fn all<T: DeserializeOwned>(&self) -> Result<Vec<(u64, Option<T>)>, StateError> {
+        let mut all = Vec::new();
+        for (n, object) in self.listing().await? {
+            match self.read::<T>(&object.path, n).await {
+                Ok(Some(wire)) => all.push((n, Some(wire.body))),
+                Ok(None) => {}
+                Err(StateError::Corrupt { .. }) => all.push((n, None)),
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(all)
+    }
+
+    /// Removes entries below the number `n` whatever their age, and what a killed create left half written, but never the
+    /// newest two. An owner who slept and makes one of them anew finds the newer ones and has lost. Whoever calls holds the
+    /// lease. Returns how many.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be listed or written.
+    pub async fn drop_below(&self, n: u64) -> Result<u64, StateError> {
+        let mut dropped = 0;
+        for (number, object) in self.listing().await?.iter().skip(2) {
+            if *number < n {
+                self.store.remove(&object.path).await?;
+                dropped += 1;
+            }
+        }
+        self.store.remove_unfinished(&self.prefix)?;
+        Ok(dropped)
+    }
+
     async fn sweep(&self, listing: &[(u64, Object)]) -> Result<(), StateError> {
         let Some((_, newest)) = listing.first() else { return Ok(()) };
         for (_, object) in listing.iter().skip(2) {

@@ -424,7 +424,7 @@ async fn another_vault_key_is_told_from_a_dead_grant() {
     assert_eq!((report.code, asked(&bench)), (ExitCode::Configuration, (0, 0)));
     assert_snapshot!(said(&report), @r"
     error: acme: the grant of tenant acme cannot be opened: it is sealed with the vault key 96f88271, and the key at hand is 0ef48032
-    hint: nothing is lost; give back the key with which the grants were stored
+    hint: nothing is lost; give back that key: as the key of [vault], or after a change of keys among its `previous`
     ");
 }
 
