@@ -9,6 +9,7 @@ mod bad_input;
 mod cli;
 mod connect_flow;
 mod crash_recovery;
+mod grants_survive;
 mod harness;
 mod incremental;
 mod kill;
