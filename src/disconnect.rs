@@ -65,13 +65,13 @@ async fn held(world: &World, state: &State, tenant: &Tenant, lease: &Lease, eras
             // First at the provider, while there is something to revoke with: a run that is cut here can be repeated.
             done.revoked = Some(revoke(world, state, tenant, lease).await?);
         }
-        done.was_connected = forget(state, tenant, lease, false).await?;
+        done.was_connected = forget(&world.config, state, tenant, lease, false).await?;
     }
     if erase {
         done.erased = Some(erase_all(world, state, tenant, lease).await?);
         if state.grants(tenant).last::<Grant>().await?.is_some() {
             // Nothing is left that another account's rows could be mixed with, so any account may connect.
-            forget(state, tenant, lease, true).await?;
+            forget(&world.config, state, tenant, lease, true).await?;
         }
     }
     Ok(done)

@@ -114,9 +114,10 @@ struct Summary<'a> {
 pub async fn run(world: &World, options: &Options) -> Result<Outcome, SyncError> {
     let (run, started) = (RunId::new(), world.clock.now());
     let state = State::new(world.state.clone(), world.clock);
-    let auth = Arc::new(Auth::new(world.config.clone(), state.clone(), world.clock, run)?);
     let named = !options.tenants.is_empty();
     let all = if named { options.tenants.clone() } else { world.tenants().await? };
+    let auth = Auth::new(world.config.clone(), state.clone(), world.clock, run)?;
+    let auth = Arc::new(auth.for_fleet(all.len() > 1, world.stop.clone()));
     let work = Work {
         within: options.within.unwrap_or(world.config.keepalive.before),
         world: world.clone(),
@@ -146,9 +147,16 @@ pub async fn run(world: &World, options: &Options) -> Result<Outcome, SyncError>
     drop(looks);
     // Most urgent last, where it is taken from: a run that is stopped has done what could not wait.
     due.sort_by(|a, b| b.cmp(a));
+    let auth = work.auth.clone();
     for (tenant, fate) in refresh(Arc::new(work), due.into_iter().map(|(_, t)| t).collect()).await {
         if let Some(kept) = done.get_mut(&tenant) {
             kept.fate = fate;
+        }
+    }
+    for (tenant, error) in auth.judge().await {
+        if let Some(kept) = done.get_mut(&tenant) {
+            // It was told that its customer must reconnect, before anybody knew of the others.
+            kept.fate = fate(&error.into());
         }
     }
     let code = verdict(done.values().map(|k| &k.fate));
@@ -302,6 +310,7 @@ fn fate(error: &SyncError) -> Fate {
         SyncError::State(busy @ StateError::Busy { .. }) => {
             Fate::Busy { what: busy.to_string().lines().next().unwrap_or_default().to_owned() }
         }
+        SyncError::Auth(AuthError::Stopped { .. }) => Fate::Stopped,
         SyncError::Auth(AuthError::Dead { .. }) => Fate::Dead(Failure::new(None, code(error), error)),
         error => failed(error),
     }

@@ -189,7 +189,7 @@ fn grant(world: &World, tenant: &Tenant, g: Grant) -> GrantStatus {
         Standing::Refreshing { .. } => {
             ("uncertain", Some("a refresh was begun and its end is not known".to_owned()), None)
         }
-        Standing::Uncertain { why, since } => ("uncertain", Some(why), Some(since)),
+        Standing::Uncertain { why, since, .. } => ("uncertain", Some(why), Some(since)),
         Standing::Dead { why, since } => ("dead", Some(why), Some(since)),
         Standing::Disconnected => ("disconnected", None, None),
     };

@@ -501,28 +501,21 @@ impl Store {
         }
     }
 
-    /// Removes what a killed process left half-written right below `prefix`: names that no listing shows. Nothing to do
-    /// elsewhere than locally.
+    /// Removes what a killed create left half written right below `prefix` of a local store (`NAME#1`, which no listing
+    /// shows): whoever calls knows that nobody writes there. Elsewhere a create leaves nothing.
     ///
     /// # Errors
     ///
-    /// When the folder cannot be read or written.
-    pub fn sweep_unfinished(&self, prefix: &Path) -> Result<(), StoreError> {
+    /// When one cannot be removed.
+    pub fn remove_unfinished(&self, prefix: &Path) -> Result<(), StoreError> {
         let Some(root) = &self.root else { return Ok(()) };
         let folder = root.join(prefix.as_ref());
-        let io = |source| StoreError::Io { op: "sweep", path: folder.clone(), source };
-        let entries = match std::fs::read_dir(&folder) {
-            Ok(entries) => entries,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            Err(e) => return Err(io(e)),
-        };
-        for entry in entries {
-            let entry = entry.map_err(io)?;
-            // object_store stages a local object beside its place, as `NAME#1`.
+        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
             let name = entry.file_name();
-            let staged = name.to_str().and_then(|n| n.rsplit_once('#')).is_some_and(|(_, n)| n.parse::<u32>().is_ok());
-            if staged {
-                std::fs::remove_file(entry.path()).map_err(io)?;
+            let number = name.to_str().and_then(|n| n.rsplit_once('#')).map(|(_, number)| number);
+            if number.is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit())) {
+                let path = entry.path();
+                std::fs::remove_file(&path).map_err(|source| StoreError::Io { op: "remove", path, source })?;
             }
         }
         Ok(())

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use tokio::sync::mpsc;
 use url::Url;
 
-use super::{Auth, AuthError, CredentialKind, Grant, Open, Standing, Tokens, token};
+use super::{Auth, AuthError, CredentialKind, Grant, Open, Standing, Tokens, grant, token};
 use crate::catalog::{Mode, is_loopback};
 use crate::clock::Timestamp;
 use crate::config::App;
@@ -254,7 +254,8 @@ impl Auth {
     }
 
     /// Stores a refresh token that was had elsewhere, and refreshes it at once. When that fails, a grant that worked before
-    /// is put back.
+    /// is put back. A seed that was given before is used up; trying it again would take its family, and with it the stored
+    /// grant, so that one is opened instead.
     ///
     /// # Errors
     ///
@@ -268,6 +269,14 @@ impl Auth {
     ) -> Result<Connected, AuthError> {
         let app = self.config.app(tenant)?.clone();
         let former = self.state.grants(tenant).last::<Grant>().await?.map(|e| e.body);
+        let print = grant::print(&seed);
+        if let Some(former) = former.as_ref().filter(|f| !force && f.seeds.contains(&print)) {
+            tracing::warn!(%tenant, "this refresh token was given before and is used up; the stored grant is kept");
+            let account = former.account.clone();
+            let open = self.open(tenant, lease).await?.token(None).await?;
+            let (missing, scopes) = (self.missing(tenant, &open.grant.scopes), open.grant.scopes);
+            return Ok(Connected { missing, scopes, account });
+        }
         let tokens = Tokens { access: Secret::new(""), refresh: Some(seed) };
         self.store(tenant, &lease, CredentialKind::OAuth, Some(&app), &tokens, Vec::new(), None, None, force).await?;
         let opened = async { self.open(tenant, lease.clone()).await?.token(None).await }.await;
@@ -279,12 +288,14 @@ impl Auth {
                 account: open.grant.account,
             }),
             Ok(_) => {
-                self.put_back(tenant, &lease, former).await?;
+                self.put_back(tenant, &lease, former.map(|f| f.and_seed(&print))).await?;
                 Err(Self::other_account(tenant))
             }
             Err(error) => {
                 let worked = |g: &Grant| !matches!(g.standing, Standing::Dead { .. } | Standing::Disconnected);
-                self.put_back(tenant, &lease, former.filter(worked)).await?;
+                let refused = matches!(error, AuthError::Dead { .. });
+                let former = former.filter(worked).map(|f| if refused { f.and_seed(&print) } else { f });
+                self.put_back(tenant, &lease, former).await?;
                 Err(match error {
                     AuthError::Dead { why, .. } => Self::connect_error(
                         tenant,
@@ -372,6 +383,7 @@ impl Auth {
             sealed: None,
             scopes,
             account,
+            seeds: Vec::new(),
             connected_at: now,
             refreshed_at: now,
             expires_at,
@@ -405,8 +417,14 @@ impl Auth {
             return Err(Self::other_account(tenant));
         }
         let (n, generation) = last.as_ref().map_or((0, 0), |l| (l.n, l.body.generation));
+        let seeds = last.as_ref().map(|l| l.body.seeds.clone()).unwrap_or_default();
         let account = account.or_else(|| last.and_then(|l| l.body.account));
-        let mut grant = Grant { generation: generation + 1, ..self.first(kind, app, scopes, account, expires_at) };
+        let first = self.first(kind, app, scopes, account, expires_at);
+        let mut grant = Grant { generation: generation + 1, seeds, ..first };
+        // Only a seed comes without an access token.
+        if let Some(print) = tokens.print().filter(|_| tokens.access.is_empty()) {
+            grant = grant.and_seed(&print);
+        }
         grant
             .seal(&self.vault, tenant, tokens)
             .map_err(|source| AuthError::Vault { tenant: tenant.clone(), source })?;

@@ -1,6 +1,8 @@
 //! A tenant is let go: its grant is revoked at the provider where that can be done, and its tokens are forgotten in any case.
 
+use super::spool::Spool;
 use super::{Auth, AuthError, CredentialKind, Grant, Standing, token};
+use crate::config::Config;
 use crate::names::Tenant;
 use crate::state::{Lease, State};
 
@@ -25,7 +27,12 @@ impl Auth {
     ///
     /// When the state cannot be read, or nothing is stored.
     pub async fn revoke(&self, tenant: &Tenant) -> Result<Revoked, AuthError> {
-        let entry = self.state.grants(tenant).last::<Grant>().await?;
+        let line = self.state.grants(tenant);
+        // What an earlier run received and could not save is the newest there is.
+        if let Err(error) = self.adopt(tenant, &line).await {
+            tracing::warn!(%tenant, %error, "tokens that wait on this machine could not be looked at");
+        }
+        let entry = line.last::<Grant>().await?;
         let grant = entry.ok_or_else(|| AuthError::NotConnected { tenant: tenant.clone() })?.body;
         if grant.kind == CredentialKind::ApiKey {
             return Ok(Revoked::ApiKey);
@@ -58,16 +65,25 @@ impl Auth {
     }
 }
 
-/// Ends the tenant's line with a generation without tokens (and without the account, with `account`), and overwrites what older
+/// Forgets what waits on this machine, ends the tenant's line with a generation without tokens (and without the account, with `account`), and overwrites what older
 /// entries hold. Needs no key. `false` when it was ended already; what an interrupted forgetting left is forgotten then too.
 ///
 /// # Errors
 ///
 /// When the state cannot be read or written; running it again goes on.
-pub async fn forget(state: &State, tenant: &Tenant, lease: &Lease, account: bool) -> Result<bool, AuthError> {
+pub async fn forget(
+    config: &Config,
+    state: &State,
+    tenant: &Tenant,
+    lease: &Lease,
+    account: bool,
+) -> Result<bool, AuthError> {
     let line = state.grants(tenant);
     let last = line.last::<Grant>().await?.ok_or_else(|| AuthError::NotConnected { tenant: tenant.clone() })?;
     lease.ensure().await?;
+    if let Some(spool) = Spool::of(config, state, tenant) {
+        spool.clear().await;
+    }
     let former = last.body.clone();
     let kept = former.account.clone().filter(|_| !account);
     let mut end = Grant { sealed: None, expires_at: None, standing: Standing::Disconnected, account: kept, ..former };

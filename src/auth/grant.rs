@@ -5,11 +5,16 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use sha2::{Digest as _, Sha256};
+
 use super::vault::{Sealed, Vault, VaultError};
 use crate::catalog::{Environment, OAuthFacts};
 use crate::clock::Timestamp;
 use crate::names::{RunId, Tenant};
 use crate::secret::Secret;
+
+/// Seeds remembered: a customer is connected anew once a year.
+const SEEDS: usize = 16;
 
 /// Which kind of credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +47,10 @@ pub enum Standing {
         since: Timestamp,
         /// What was met.
         why: String,
+        /// The provider said `invalid_grant` while it said so to all tenants of the app: the app is suspected, so this is
+        /// no death yet.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        refused: bool,
     },
     /// The provider said `invalid_grant`: the customer must connect again.
     Dead {
@@ -74,6 +83,10 @@ pub struct Grant {
     /// The customer's account at the provider, where the token says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account: Option<String>,
+    /// Prints of refresh tokens that were given as seeds: one that comes again is not tried again, because it is used up and
+    /// would take the whole family with it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub seeds: Vec<String>,
     /// First consent.
     pub connected_at: Timestamp,
     /// Last successful refresh (or the consent).
@@ -92,6 +105,19 @@ pub struct Tokens {
     pub access: Secret,
     /// Exchanged for the next generation.
     pub refresh: Option<Secret>,
+}
+
+impl Tokens {
+    /// Tells one refresh token from another without saying it; `None` where there is none.
+    pub(super) fn print(&self) -> Option<String> {
+        self.refresh.as_ref().map(print)
+    }
+}
+
+/// Tells one token from another without saying it: 64 bits of a hash of what nobody can guess.
+pub(super) fn print(token: &Secret) -> String {
+    let digest = Sha256::new().chain_update(b"hirelake token").chain_update(token.expose()).finalize();
+    digest.iter().take(8).map(|b| format!("{b:02x}")).collect()
 }
 
 #[derive(Serialize, Deserialize)]
@@ -124,6 +150,16 @@ impl Grant {
 
     fn can_die(&self) -> bool {
         self.kind == CredentialKind::OAuth && !matches!(self.standing, Standing::Dead { .. } | Standing::Disconnected)
+    }
+
+    /// The same, knowing one seed more.
+    pub(super) fn and_seed(mut self, print: &str) -> Self {
+        if !self.seeds.iter().any(|s| s == print) {
+            self.seeds.push(print.to_owned());
+        }
+        let surplus = self.seeds.len().saturating_sub(SEEDS);
+        self.seeds.drain(..surplus);
+        self
     }
 
     /// What its tokens are bound to.

@@ -9,6 +9,7 @@ mod keepalive;
 mod sandbox;
 mod status;
 mod sync;
+mod vault;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
@@ -85,6 +86,9 @@ enum Command {
         /// The table
         resource: ResourceName,
     },
+    /// The keys under which tokens are sealed
+    #[command(subcommand)]
+    Vault(vault::Vault),
     /// Run a pretend Lever on this machine
     Sandbox(sandbox::Sandbox),
     /// See the whole path in a minute: a pretend Lever, two tenants, two syncs
@@ -228,6 +232,7 @@ async fn command(args: Args) -> Result<ExitCode, CliError> {
             }
             Ok(ExitCode::Done)
         }
+        Command::Vault(vault_args) => vault::vault(&world()?, vault_args).await,
         Command::Sandbox(sandbox_args) => sandbox::sandbox(sandbox_args).await,
         Command::Demo { dir, opportunities } => {
             let mut out = anstream::stdout();

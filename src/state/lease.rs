@@ -208,10 +208,19 @@ impl Lease {
     ///
     /// [`StateError::LeaseLost`]: nothing may be written.
     pub async fn ensure(&self) -> Result<(), StateError> {
+        self.ensure_for(Duration::ZERO).await
+    }
+
+    /// Makes sure that the rest of the term covers `before` and then one write, with a beat if need be.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::LeaseLost`]: nothing may be begun.
+    pub async fn ensure_for(&self, before: Duration) -> Result<(), StateError> {
         let mut inner = self.inner.lock().await;
         self.check(&inner)?;
         let left = TERM.saturating_sub(self.state.clock().elapsed().saturating_sub(inner.renewed));
-        if left < WRITE + BEAT / 2 {
+        if left < before + WRITE + BEAT / 2 {
             self.beat(&mut inner).await?;
         }
         Ok(())

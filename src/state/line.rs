@@ -163,7 +163,7 @@ impl Line {
     where
         T: Serialize + DeserializeOwned + PartialEq,
     {
-        self.store.sweep_unfinished(&self.prefix)?;
+        self.store.remove_unfinished(&self.prefix)?;
         let mut forgotten = 0;
         for (n, object) in self.listing().await?.into_iter().filter(|(n, _)| *n < newest.n) {
             if self.read::<T>(&object.path, n).await.is_ok_and(|e| e.is_none_or(|e| e.body == newest.body)) {
@@ -174,6 +174,44 @@ impl Line {
             forgotten += 1;
         }
         Ok(forgotten)
+    }
+
+    /// Every entry that stands, newest first; `None` for one that does not parse. Only the newest is the truth: the others
+    /// are what is left of it.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    pub async fn all<T: DeserializeOwned>(&self) -> Result<Vec<(u64, Option<T>)>, StateError> {
+        let mut all = Vec::new();
+        for (n, object) in self.listing().await? {
+            match self.read::<T>(&object.path, n).await {
+                Ok(Some(wire)) => all.push((n, Some(wire.body))),
+                Ok(None) => {}
+                Err(StateError::Corrupt { .. }) => all.push((n, None)),
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(all)
+    }
+
+    /// Removes entries below the number `n` whatever their age, and what a killed create left half written, but never the
+    /// newest two. An owner who slept and makes one of them anew finds the newer ones and has lost. Whoever calls holds the
+    /// lease. Returns how many.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be listed or written.
+    pub async fn drop_below(&self, n: u64) -> Result<u64, StateError> {
+        let mut dropped = 0;
+        for (number, object) in self.listing().await?.iter().skip(2) {
+            if *number < n {
+                self.store.remove(&object.path).await?;
+                dropped += 1;
+            }
+        }
+        self.store.remove_unfinished(&self.prefix)?;
+        Ok(dropped)
     }
 
     async fn sweep(&self, listing: &[(u64, Object)]) -> Result<(), StateError> {

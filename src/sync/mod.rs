@@ -16,14 +16,14 @@ use futures::StreamExt as _;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::{Auth, Grant, Session, Standing};
+use crate::auth::{Auth, AuthError, Grant, Session, Standing};
 use crate::catalog::{Mode, Resource};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, ConfigError};
 use crate::load::{self, Lake, LoadError, Suppress};
 use crate::names::{ResourceName, RunId, Tenant};
 use crate::plan::{self, Wish, Work};
-use crate::report::{Failure, Outcome, Progress, Report, ResourceReport, TenantReport};
+use crate::report::{ExitCode, Failure, Outcome, Progress, Report, ResourceReport, TenantReport};
 use crate::state::{Commit, Entry, Lease, State, StateError, Window};
 use crate::store::Store;
 
@@ -189,11 +189,12 @@ impl World {
 pub async fn run(world: &World, options: &Options) -> Result<Report, SyncError> {
     let (run, started) = (RunId::new(), world.clock.now());
     let state = State::new(world.state.clone(), world.clock);
-    let auth = Arc::new(Auth::new(world.config.clone(), state.clone(), world.clock, run)?);
     let mut tenants = if options.tenants.is_empty() { world.active_tenants().await? } else { options.tenants.clone() };
     tenants.reverse();
 
     let stop = world.stop.child_token();
+    let auth = Auth::new(world.config.clone(), state.clone(), world.clock, run)?;
+    let auth = Arc::new(auth.for_fleet(tenants.len() > 1, stop.clone()));
     let until = options.deadline.map(|d| world.clock.elapsed() + d);
     let alarm = options.deadline.map(tokio::time::sleep);
     let work = async {
@@ -246,6 +247,14 @@ pub async fn run(world: &World, options: &Options) -> Result<Report, SyncError> 
             }
         },
     };
+    let mut done = done;
+    for (tenant, error) in auth.judge().await {
+        if let Some(report) = done.get_mut(&tenant) {
+            // It was told that the customer must reconnect, before anybody knew of the others.
+            report.failures.retain(|f| f.code != ExitCode::Reconnect);
+            report.failures.push(fail(None, &error.into()));
+        }
+    }
     let code = Report::verdict(&done);
     let report =
         Report { run, version: env!("CARGO_PKG_VERSION"), started, ended: world.clock.now(), code, tenants: done };
@@ -360,7 +369,14 @@ impl TenantJob {
             report.stopped = true;
             return Ok(());
         }
-        let session = Arc::new(self.auth.open(&self.tenant, lease.clone()).await?);
+        let session = match self.auth.open(&self.tenant, lease.clone()).await {
+            Ok(session) => Arc::new(session),
+            Err(AuthError::Stopped { .. }) => {
+                report.stopped = true;
+                return Ok(());
+            }
+            Err(e) => return Err(e.into()),
+        };
         let scratch = scratch(&self.world, &self.tenant)?;
         let lake = lake(&self.world, &self.tenant, &scratch);
         let bound = self.world.clock.now().minus(self.world.config.safety_lag + DATE_STEP);

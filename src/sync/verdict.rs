@@ -54,6 +54,7 @@ pub(super) fn auth(error: &AuthError) -> ExitCode {
             TokenError::Unreachable(_) | TokenError::Throttled | TokenError::Unanswered(_) => ExitCode::Provider,
             TokenError::Malformed => ExitCode::Bug,
         },
+        AuthError::Stopped { .. } => ExitCode::Stopped,
         AuthError::AppSuspected { .. }
         | AuthError::OtherApp { .. }
         | AuthError::Vault { .. }

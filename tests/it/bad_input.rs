@@ -24,7 +24,7 @@ use object_store::{
     PutOptions, PutPayload, PutResult, RenameOptions,
 };
 
-use crate::harness::{Bench, NOW, Setup, plain};
+use crate::harness::{Bench, NOW, Setup, plain, private};
 
 const APP: &str = "[apps.main]\nenvironment = \"sandbox\"\nclient_id = \"c\"\nclient_secret = { env = \"X\" }\n";
 
@@ -552,7 +552,7 @@ async fn a_missing_vault_key_is_told_before_anything_is_asked() {
         let path = bench.dir.path().join("vault.key");
         match key {
             None => std::fs::remove_file(&path).unwrap(),
-            Some(text) => std::fs::write(&path, text).unwrap(),
+            Some(text) => private(&path, text),
         }
         let e = sync::run(&bench.world, &Options::default()).await.unwrap_err();
         assert_eq!(sync::code(&e), ExitCode::Configuration);

@@ -99,9 +99,16 @@ impl Setup {
     }
 }
 
+/// Writes a file that only its owner may read, as a key must be.
+pub fn private(path: &Path, text: &str) {
+    std::fs::write(path, text).unwrap();
+    #[cfg(unix)]
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+}
+
 /// Writes `hirelake.toml` and its secrets into `dir`.
 pub fn write_config(dir: &Path, url: &str, defaults: &str, sync: &str) -> PathBuf {
-    std::fs::write(dir.join("vault.key"), VAULT_KEY).unwrap();
+    private(&dir.join("vault.key"), VAULT_KEY);
     std::fs::write(dir.join("client.secret"), CLIENT_SECRET).unwrap();
     let secret = dir.join("client.secret");
     let path = dir.join("hirelake.toml");

@@ -41,6 +41,7 @@ fn grant(bench: &Bench, name: &str, connected: u32, refreshed: u32, standing: St
         sealed: None,
         scopes: scopes.split(' ').map(str::to_owned).collect(),
         account: None,
+        seeds: Vec::new(),
         connected_at: now.minus(days(connected)),
         refreshed_at: now.minus(days(refreshed)),
         // Fresh as access tokens go: only the idle limit makes it due.
@@ -105,7 +106,7 @@ async fn of_a_thousand_exactly_those_that_are_due_are_asked_for_once() {
         let gone = Grant { sealed: None, ..grant(&bench, &name, 200, 80, Standing::Disconnected) };
         write(&bench, &name, gone).await;
     }
-    let doubt = || Standing::Uncertain { since: NOW.minus(DAY), why: "an answer was lost".into() };
+    let doubt = || Standing::Uncertain { since: NOW.minus(DAY), why: "an answer was lost".into(), refused: false };
     let mark = Standing::Dead { since: NOW.minus(DAY), why: "the provider says invalid_grant".into() };
     write(&bench, "dead-here", grant(&bench, "dead-here", 200, 80, mark)).await;
     write(&bench, "dead-there", grant(&bench, "dead-there", 200, 80, live())).await;
@@ -257,9 +258,12 @@ async fn when_three_die_in_a_row_the_others_are_left_alone() {
     bench.control.reset_stats();
     let outcome = keep(&bench).await;
     assert_eq!(bench.control.stats().token_requests, 3);
-    assert_eq!(outcome.code, ExitCode::Partial);
-    let left = outcome.tenants.values().filter(|k| matches!(&k.fate, Fate::Failed(f) if f.what.contains("left alone")));
-    assert_eq!(left.count(), 2);
+    // The app is the likelier culprit, so nobody is thought dead: not those that were refused, and not those left alone.
+    assert_eq!(outcome.code, ExitCode::Configuration);
+    for name in names {
+        assert!(matches!(fate(&outcome, name), Fate::Failed(f) if f.what.contains("likelier culprit")), "{name}");
+        assert!(!matches!(newest(&bench, name).await.standing, Standing::Dead { .. }), "{name}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -299,7 +303,7 @@ async fn a_monitor_is_told_who_is_needed() {
     let bench =
         bench(&["acme"], "[tenants.never]\n[tenants.narrow]\nresources = [\"opportunities\", \"users\"]\n").await;
     let wrong = || Standing::Live { last_error: Some("the provider refuses the client secret".into()) };
-    let doubt = Standing::Uncertain { since: NOW, why: "an answer was lost".into() };
+    let doubt = Standing::Uncertain { since: NOW, why: "an answer was lost".into(), refused: false };
     let mark = Standing::Dead { since: NOW, why: "the provider says invalid_grant".into() };
     let gone = Grant { sealed: None, ..grant(&bench, "gone", 200, 80, Standing::Disconnected) };
     let key = Grant { kind: CredentialKind::ApiKey, scopes: vec![], ..grant(&bench, "key", 0, 0, live()) };

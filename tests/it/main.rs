@@ -10,6 +10,7 @@ mod cli;
 mod connect_flow;
 mod crash_recovery;
 mod disconnect;
+mod grants_survive;
 mod harness;
 mod incremental;
 mod keepalive;
