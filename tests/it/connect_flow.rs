@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use insta::assert_snapshot;
 use url::Url;
 
 use crate::harness::{Bench, CALLBACK, CLIENT, CLIENT_SECRET, Setup, tenant, write_config};
+use crate::program::{Program, program};
 
 async fn bench() -> Bench {
     let accounts = vec![AccountSize::new("acme", 30), AccountSize::new("birch", 20)];
@@ -371,10 +372,8 @@ pub async fn real_sandbox(dir: &Path) -> sandbox::Running {
     sandbox
 }
 
-pub fn hirelake(dir: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_hirelake"));
-    command.current_dir(dir).args(args).env_remove("HIRELAKE_LOG").env_remove("HIRELAKE_CONFIG");
-    command
+pub fn hirelake(dir: &Path, args: &[&str]) -> Program {
+    program(dir, args)
 }
 
 fn stdout(output: &Output) -> String {
