@@ -14,14 +14,14 @@ use serde::Deserialize;
 use tokio::sync::mpsc;
 use url::Url;
 
-use super::{Auth, AuthError, CredentialKind, Grant, Open, Standing, Tokens, grant, token};
+use super::{Auth, AuthError, CredentialKind, Grant, Open, Standing, TokenError, Tokens, grant, token};
 use crate::catalog::{Mode, is_loopback};
 use crate::clock::Timestamp;
 use crate::config::App;
 use crate::http::{self, Answer, Budget, Judged, Priority};
 use crate::names::Tenant;
 use crate::secret::Secret;
-use crate::state::Lease;
+use crate::state::{Entry, Lease, StateError};
 
 /// How long the consent may take before the callback is given up.
 const PATIENCE: Duration = Duration::from_secs(15 * 60);
@@ -240,6 +240,7 @@ impl Auth {
             scopes.clone(),
             issued.account.clone(),
             Some(issued.expires_at),
+            None,
             force,
         )
         .await?;
@@ -253,13 +254,13 @@ impl Auth {
         needed.list.into_iter().filter(|s| !crate::catalog::scopes::opens(granted, s)).collect()
     }
 
-    /// Stores a refresh token that was had elsewhere, and refreshes it at once. When that fails, a grant that worked before
-    /// is put back. A seed that was given before is used up; trying it again would take its family, and with it the stored
-    /// grant, so that one is opened instead.
+    /// Redeems a refresh token that was had elsewhere, and stores what it brings; whatever goes wrong, the grant that is
+    /// stored stays the newest. A seed that was given before is used up: trying it again would take its family, and perhaps
+    /// the stored grant with it, so that one is opened instead.
     ///
     /// # Errors
     ///
-    /// As [`Auth::open`]; and when the token is of another account than before.
+    /// When the provider refuses it, or it is of another account than before; else as [`Auth::open`].
     pub async fn seed_refresh_token(
         self: &Arc<Self>,
         tenant: &Tenant,
@@ -268,60 +269,69 @@ impl Auth {
         force: bool,
     ) -> Result<Connected, AuthError> {
         let app = self.config.app(tenant)?.clone();
-        let former = self.state.grants(tenant).last::<Grant>().await?.map(|e| e.body);
+        let former = self.state.grants(tenant).last::<Grant>().await?;
         let print = grant::print(&seed);
-        if let Some(former) = former.as_ref().filter(|f| !force && f.seeds.contains(&print)) {
+        if former.as_ref().is_some_and(|f| !force && f.body.seeds.contains(&print)) {
             tracing::warn!(%tenant, "this refresh token was given before and is used up; the stored grant is kept");
-            let account = former.account.clone();
             let open = self.open(tenant, lease).await?.token(None).await?;
-            let (missing, scopes) = (self.missing(tenant, &open.grant.scopes), open.grant.scopes);
-            return Ok(Connected { missing, scopes, account });
+            let missing = self.missing(tenant, &open.grant.scopes);
+            return Ok(Connected { missing, scopes: open.grant.scopes, account: open.grant.account });
         }
-        let tokens = Tokens { access: Secret::new(""), refresh: Some(seed) };
-        self.store(tenant, &lease, CredentialKind::OAuth, Some(&app), &tokens, Vec::new(), None, None, force).await?;
-        let opened = async { self.open(tenant, lease.clone()).await?.token(None).await }.await;
-        let known = former.as_ref().and_then(|f| f.account.as_deref());
-        match opened {
-            Ok(open) if force || known.is_none() || known == open.grant.account.as_deref() => Ok(Connected {
-                missing: self.missing(tenant, &open.grant.scopes),
-                scopes: open.grant.scopes,
-                account: open.grant.account,
-            }),
-            Ok(_) => {
-                self.put_back(tenant, &lease, former.map(|f| f.and_seed(&print))).await?;
-                Err(Self::other_account(tenant))
+        lease.ensure_for(2 * token::POST).await?;
+        let secret = app.client_secret.fetch(&format!("the client secret of app {}", app.name))?;
+        let issued = match self.redeem(&app, &secret, &seed).await {
+            Ok(issued) => issued,
+            Err(TokenError::InvalidGrant) => {
+                self.remember_seed(tenant, former, &print).await?;
+                return Err(Self::connect_error(
+                    tenant,
+                    "the provider says invalid_grant to this refresh token",
+                    "it was used, revoked, or is of another client; a grant that was stored before is kept",
+                ));
             }
-            Err(error) => {
-                let worked = |g: &Grant| !matches!(g.standing, Standing::Dead { .. } | Standing::Disconnected);
-                let refused = matches!(error, AuthError::Dead { .. });
-                let former = former.filter(worked).map(|f| if refused { f.and_seed(&print) } else { f });
-                self.put_back(tenant, &lease, former).await?;
-                Err(match error {
-                    AuthError::Dead { why, .. } => Self::connect_error(
-                        tenant,
-                        format!("{why} to this refresh token"),
-                        "it was used, revoked, or is of another client; a grant that worked before was put back",
-                    ),
-                    error => error,
-                })
+            Err(source) => {
+                return Err(AuthError::Refresh { tenant: tenant.clone(), app: app.name.clone(), source });
             }
+        };
+        let (scopes, account) = (issued.scopes, issued.account);
+        let tokens = Tokens { access: issued.access, refresh: issued.refresh.or(Some(seed)) };
+        let (kind, expires_at) = (CredentialKind::OAuth, Some(issued.expires_at));
+        let stored = self
+            .store(
+                tenant,
+                &lease,
+                kind,
+                Some(&app),
+                &tokens,
+                scopes.clone(),
+                account.clone(),
+                expires_at,
+                Some(&print),
+                force,
+            )
+            .await;
+        if let Err(AuthError::Connect { .. }) = &stored {
+            self.remember_seed(tenant, former, &print).await?;
+        }
+        stored?;
+        Ok(Connected { missing: self.missing(tenant, &scopes), scopes, account })
+    }
+
+    /// Exchanges a seed for its successor, again at once when the answer was lost (reference 2.5).
+    async fn redeem(&self, app: &App, secret: &Secret, seed: &Secret) -> Result<token::Issued, TokenError> {
+        let form = [("grant_type", "refresh_token"), ("refresh_token", seed.expose())];
+        let gate = self.token_gate(&app.name);
+        match token::post(&self.client, &gate, app, secret, &form).await {
+            Err(TokenError::Unanswered(_)) => token::post(&self.client, &gate, app, secret, &form).await,
+            answered => answered,
         }
     }
 
-    /// Makes a former grant the newest again, under a generation of its own.
-    async fn put_back(&self, tenant: &Tenant, lease: &Lease, former: Option<Grant>) -> Result<(), AuthError> {
-        let Some(mut grant) = former else { return Ok(()) };
-        lease.ensure().await?;
-        let vault = |source| AuthError::Vault { tenant: tenant.clone(), source };
-        let line = self.state.grants(tenant);
-        let last = line.last::<Grant>().await?;
-        let tokens = grant.tokens(&self.vault, tenant).map_err(vault)?;
-        let n = last.as_ref().map_or(0, |l| l.n);
-        grant.generation = last.map_or(grant.generation, |l| l.body.generation) + 1;
-        if let Some(tokens) = tokens {
-            grant.seal(&self.vault, tenant, &tokens).map_err(vault)?;
+    /// Notes on the stored grant that a seed was tried in vain.
+    async fn remember_seed(&self, tenant: &Tenant, former: Option<Entry<Grant>>, print: &str) -> Result<(), AuthError> {
+        if let Some(former) = former {
+            self.state.grants(tenant).append(former.n, former.body.and_seed(print)).await?;
         }
-        line.append(n, grant).await?;
         Ok(())
     }
 
@@ -361,7 +371,7 @@ impl Auth {
                 })
                 .await?;
         }
-        self.store(tenant, &lease, CredentialKind::ApiKey, None, &tokens, Vec::new(), None, None, force).await?;
+        self.store(tenant, &lease, CredentialKind::ApiKey, None, &tokens, Vec::new(), None, None, None, force).await?;
         Ok(Connected { scopes: Vec::new(), missing: Vec::new(), account: None })
     }
 
@@ -405,6 +415,7 @@ impl Auth {
         scopes: Vec<String>,
         account: Option<String>,
         expires_at: Option<Timestamp>,
+        seed: Option<&str>,
         force: bool,
     ) -> Result<(), AuthError> {
         lease.ensure().await?;
@@ -421,15 +432,24 @@ impl Auth {
         let account = account.or_else(|| last.and_then(|l| l.body.account));
         let first = self.first(kind, app, scopes, account, expires_at);
         let mut grant = Grant { generation: generation + 1, seeds, ..first };
-        // Only a seed comes without an access token.
-        if let Some(print) = tokens.print().filter(|_| tokens.access.is_empty()) {
-            grant = grant.and_seed(&print);
+        if let Some(print) = seed {
+            grant = grant.and_seed(print);
         }
         grant
             .seal(&self.vault, tenant, tokens)
             .map_err(|source| AuthError::Vault { tenant: tenant.clone(), source })?;
-        line.append(n, grant).await?;
-        Ok(())
+        // What it was had for is used up: a store that fails for a moment must not cost it.
+        let mut tries = 0;
+        loop {
+            match self.try_save(&line, n, &grant).await {
+                Err(StateError::Store(error)) if tries < 3 => {
+                    tries += 1;
+                    tracing::warn!(%tenant, %error, tries, "a new grant could not be saved; trying again");
+                    tokio::time::sleep(Duration::from_millis(200 << tries)).await;
+                }
+                saved => return Ok(saved.map(|_| ())?),
+            }
+        }
     }
 }
 

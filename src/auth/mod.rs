@@ -431,6 +431,24 @@ impl Auth {
         self.open(tenant, lease).await.map(|_| ())
     }
 
+    async fn try_save(&self, line: &Line, n: u64, grant: &Grant) -> Result<Entry<Grant>, StateError> {
+        match line.append(n, grant.clone()).await {
+            // An earlier try may have saved it, and failed only after that.
+            Err(lost @ StateError::Lost { .. }) => match line.last::<Grant>().await? {
+                Some(last) if last.body.generation == grant.generation && last.body.sealed == grant.sealed => Ok(last),
+                _ => Err(lost),
+            },
+            saved => saved,
+        }
+    }
+
+    /// Removes what a run of this machine received for the tenant and could not save: its tokens are to be forgotten.
+    pub async fn forget_unsaved(&self, tenant: &Tenant) {
+        if let Some(spool) = self.spool(tenant) {
+            spool.clear().await;
+        }
+    }
+
     fn refused(&self, app: &AppName, held: Held) {
         let mut answers = self.answers();
         let answers = answers.entry(app.clone()).or_default();
@@ -849,7 +867,7 @@ impl Keeper {
         };
         let mut tries = 0;
         let entry = loop {
-            let failed = match self.try_save(n, &grant).await {
+            let failed = match self.auth.try_save(&self.line, n, &grant).await {
                 Ok(entry) => break entry,
                 Err(StateError::Store(e)) if tries < 5 => e,
                 Err(e) => return Err(e.into()),
@@ -861,16 +879,5 @@ impl Keeper {
         tracing::info!(tenant = %self.tenant, generation = grant.generation, "grant refreshed");
         current.unsaved = None;
         Ok(Open { n: entry.n, grant: entry.body, tokens })
-    }
-
-    async fn try_save(&self, n: u64, grant: &Grant) -> Result<Entry<Grant>, StateError> {
-        match self.line.append(n, grant.clone()).await {
-            // An earlier try may have saved it, and failed only after that.
-            Err(lost @ StateError::Lost { .. }) => match self.line.last::<Grant>().await? {
-                Some(last) if last.body.generation == grant.generation && last.body.sealed == grant.sealed => Ok(last),
-                _ => Err(lost),
-            },
-            saved => saved,
-        }
     }
 }

@@ -73,7 +73,7 @@ pub(super) async fn vault(world: &World, args: Vault) -> Result<ExitCode, CliErr
             print(&if left.is_empty() {
                 format!("everything is sealed with {}: `previous` may be taken out of [vault]", auth.vault().key_id())
             } else {
-                format!("some is still sealed with {}: keep it in `previous` and run this again", left.join(" and "))
+                format!("some is still sealed with {}: have it in `previous` and run this again", left.join(" and "))
             })?;
             Ok(Report::verdict(&reports))
         }

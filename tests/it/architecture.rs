@@ -206,6 +206,17 @@ fn nothing_is_unsafe_and_nothing_waits_on_a_clock_of_its_own() {
 }
 
 #[test]
+fn the_tests_run_the_program_in_one_place() {
+    // That place searches all that the program says.
+    let running: Vec<PathBuf> = sources("tests")
+        .into_iter()
+        .filter(|(file, text)| text.contains("CARGO_BIN_EXE_hirelake") && !file.ends_with("architecture.rs"))
+        .map(|(file, _)| file)
+        .collect();
+    assert_eq!(running, [Path::new("it/program.rs")]);
+}
+
+#[test]
 fn secrets_are_exposed_in_few_places() {
     let exposing: BTreeSet<PathBuf> =
         sources("src").into_iter().filter(|(_, text)| code(text).contains(".expose()")).map(|(file, _)| file).collect();

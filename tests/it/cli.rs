@@ -12,19 +12,11 @@ use hirelake::sync::World;
 use serde_json::Value;
 
 use crate::harness::{Bench, CALLBACK, CLIENT, CLIENT_SECRET, VAULT_KEY, fault, files, plain, write_config};
-
-fn command(dir: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_hirelake"));
-    command.args(args).current_dir(dir).stdin(Stdio::null());
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("HIRELAKE_") || name == "COLUMNS") {
-        command.env_remove(name);
-    }
-    command
-}
+use crate::program::program;
 
 /// Runs to the end, on a thread of its own so that an in-process sandbox goes on.
 async fn run(dir: &Path, args: &[&str]) -> Output {
-    let mut command = command(dir, args);
+    let mut command = program(dir, args);
     tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
 }
 
@@ -82,6 +74,7 @@ async fn help_says_what_there_is() {
       disconnect   Let a tenant go: revoke its grant, forget its tokens, and erase its lake if asked to
       catalog      What can be read: resources, scopes, modes; of one resource its columns
       relay        Lay a table anew after its granularity was changed in the configuration
+      vault        The keys under which tokens are sealed
       sandbox      Run a pretend Lever on this machine
       demo         See the whole path in a minute: a pretend Lever, two tenants, two syncs
       completions  Print a completion script for your shell
@@ -330,7 +323,7 @@ async fn a_terminated_sync_ends_with_6_and_the_next_one_completes() {
     let bench = connected(60).await;
     // Slow enough that the signal comes in the middle.
     bench.control.fault(fault("GET /v1/opportunities$", 0, 0, Action::Delay { ms: 8_000 }));
-    let mut child = command(bench.dir.path(), &["sync"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let child = program(bench.dir.path(), &["sync"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let pid = child.id().to_string();
     let mut waited = 0;
     while !bench.control.stats().requests.contains_key("GET /v1/opportunities") {
@@ -340,9 +333,7 @@ async fn a_terminated_sync_ends_with_6_and_the_next_one_completes() {
     }
     let began = Instant::now();
     assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-    let ended = tokio::task::spawn_blocking(move || child.wait().map(|_| child.wait_with_output().unwrap()).unwrap())
-        .await
-        .unwrap();
+    let ended = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap();
     assert!(began.elapsed() < Duration::from_secs(20), "it took {:?}", began.elapsed());
     assert_eq!(code(&ended), 6, "{}", err(&ended));
     let summary: Value = serde_json::from_str(out(&ended).lines().last().unwrap()).unwrap();
@@ -358,7 +349,7 @@ async fn a_terminated_sync_ends_with_6_and_the_next_one_completes() {
 async fn of_two_processes_on_one_tenant_one_works_and_the_other_ends_with_5() {
     let bench = connected(60).await;
     bench.control.fault(fault("GET /v1/opportunities$", 0, 1, Action::Delay { ms: 6_000 }));
-    let mut first = command(bench.dir.path(), &["sync"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut first = program(bench.dir.path(), &["sync"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut waited = 0;
     while !bench.control.stats().requests.contains_key("GET /v1/opportunities") {
         assert!(waited < 100, "the sync did not begin");

@@ -10,13 +10,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
-use hirelake::auth::{Grant, Standing};
+use hirelake::auth::{Auth, Grant, Standing};
 use hirelake::clock::Clock;
 use hirelake::config::Config;
 use hirelake::names::RunId;
 use hirelake::report::{ExitCode, Report};
 use hirelake::sandbox::{AccountSize, Action};
 use hirelake::secret::Secret;
+use hirelake::state::State;
 use hirelake::store::Store;
 use hirelake::sync::{self, Options, World};
 use object_store::path::Path;
@@ -644,4 +645,62 @@ async fn a_stop_gives_a_request_under_way_some_seconds_and_begins_no_other() {
     assert!(matches!(standing(&bench).await, Standing::Uncertain { .. }));
     assert_eq!(next(&bench).await, (ExitCode::Done, 1));
     assert_lives(&bench, "after the stop").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_seed_that_fails_or_crashes_anywhere_leaves_the_stored_grant_the_newest() {
+    let scopes = hirelake::catalog::embedded().unwrap().oauth.scopes.join(" ");
+    let status = Action::Status { code: 503, body: None, retry_after: None };
+    let lost = [Action::ReplyLost, Action::Reset, status];
+    let faults: Vec<_> = lost.into_iter().map(Some).chain([None]).collect();
+    for (fault_of, mood) in faults.into_iter().flat_map(|f| [(f.clone(), None), (f, Some(Mood::DiesBefore))]) {
+        let when = format!("{fault_of:?} {mood:?}");
+        let bench = connected(Where::Here, Setup::default()).await;
+        let before = bench.state().grants(&tenant("acme")).last::<Grant>().await.unwrap().unwrap().body;
+        let token = Secret::new(bench.control.grant("acme", CLIENT, &scopes).unwrap().refresh_token.unwrap());
+        let world = mood.clone().map_or_else(|| bench.world.clone(), |mood| moody(&bench, INTENT, mood));
+        if let Some(action) = &fault_of {
+            bench.control.fault(fault(TOKEN, 0, 2, action.clone()));
+        }
+        bench.control.reset_stats();
+        let run = RunId::new();
+        let state = State::new(world.state.clone(), world.clock);
+        let auth = Arc::new(Auth::new(world.config.clone(), state.clone(), world.clock, run).unwrap());
+        let lease = Arc::new(state.lease(&tenant("acme"), run).await.unwrap());
+        let seeded = auth.seed_refresh_token(&tenant("acme"), lease.clone(), token, false).await;
+        assert_eq!(seeded.is_ok(), fault_of.is_none() && mood.is_none(), "{when}");
+        let expected = if fault_of.is_some() { 2 } else { 1 };
+        assert_eq!(bench.control.stats().token_requests, expected, "{when}");
+        drop(lease);
+        if seeded.is_err() {
+            let after = bench.state().grants(&tenant("acme")).last::<Grant>().await.unwrap().unwrap().body;
+            assert_eq!((after.generation, after.sealed), (before.generation, before.sealed), "{when}");
+        }
+        bench.control.clear_faults();
+        assert_lives(&bench, &when).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_api_key_is_a_new_generation_and_a_wrong_one_leaves_the_old() {
+    let mut bench = Setup { accounts: vec![AccountSize::new("acme", 10)], ..Setup::default() }.start().await;
+    own_scratch(&mut bench);
+    let seed = async |key: &str| {
+        let run = RunId::new();
+        let lease = Arc::new(bench.state().lease(&tenant("acme"), run).await.unwrap());
+        let seeded = bench.auth(run).seed_api_key(&tenant("acme"), lease.clone(), Secret::new(key), false).await;
+        Arc::into_inner(lease).unwrap().release().await.unwrap();
+        seeded.is_ok()
+    };
+    let stored = async || bench.state().grants(&tenant("acme")).last::<Grant>().await.unwrap().unwrap();
+    let key = bench.control.api_key("acme").unwrap();
+    for generation in 1..4 {
+        assert!(seed(&key).await);
+        let before = stored().await;
+        assert_eq!(before.body.generation, generation);
+        assert!(!seed("canary-wrong-key").await);
+        assert_eq!(stored().await, before, "a key that is refused changes nothing");
+        assert_eq!(next(&bench).await, (ExitCode::Done, 0));
+    }
+    bench.assert_right("acme").await;
 }

@@ -20,6 +20,8 @@ use hirelake::state::State;
 use hirelake::sync::{self, Options, World};
 use serde_json::{Map, Value, json};
 
+use crate::program::{search_every_log, search_files};
+
 /// The client that every test's app is.
 pub const CLIENT: &str = "test-client";
 /// Planted wherever a secret stands: no output may hold any of them.
@@ -72,6 +74,7 @@ impl Setup {
     }
 
     pub async fn start(self) -> Bench {
+        search_every_log();
         let clock = Clock::starting_at(NOW);
         let dir = Arc::new(tempfile::tempdir().unwrap());
         let scopes = hirelake::catalog::embedded().unwrap().oauth.scopes;
@@ -140,6 +143,15 @@ safety_lag = "1m"
 
 pub fn tenant(name: &str) -> Tenant {
     name.parse().unwrap()
+}
+
+impl Drop for Bench {
+    /// Whatever a test did, no secret lies open in what it left in the state.
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            search_files(&self.dir.path().join("state"));
+        }
+    }
 }
 
 impl Bench {
