@@ -15,7 +15,7 @@ use hirelake::secret::Secret;
 use hirelake::state::{State, StateError};
 use hirelake::status;
 use hirelake::store::Store;
-use hirelake::sync::{Options, SyncError, World};
+use hirelake::sync::{Options, SyncError};
 use insta::assert_snapshot;
 use object_store::path::Path;
 
@@ -194,9 +194,9 @@ async fn an_erasure_that_is_cut_anywhere_is_completed_by_the_next_and_loses_no_r
 
 #[tokio::test(start_paused = true)]
 async fn a_memory_store_is_erased_like_a_folder() {
-    let bench = Setup::new(40).start().await;
-    let world = World { state: Store::memory(), lake: Store::memory(), ..bench.world.clone() };
-    let bench = Bench { world, ..bench };
+    let mut bench = Setup::new(40).start().await;
+    bench.world.state = Store::memory();
+    bench.world.lake = Store::memory();
     bench.connect("acme").await;
     bench.sync().await;
     assert!(let_go(&bench, "acme", true).await.erased.unwrap().files > 5);

@@ -74,8 +74,9 @@ async fn keep(bench: &Bench) -> Outcome {
 /// A world of these accounts, its state in memory.
 async fn bench(names: &[&str], config: &str) -> Bench {
     let accounts = names.iter().map(|n| AccountSize::new(*n, 1)).collect();
-    let bench = Setup { accounts, config: config.into(), ..Setup::default() }.start().await;
-    Bench { world: World { state: Store::memory(), ..bench.world.clone() }, ..bench }
+    let mut bench = Setup { accounts, config: config.into(), ..Setup::default() }.start().await;
+    bench.world.state = Store::memory();
+    bench
 }
 
 fn fate<'a>(outcome: &'a Outcome, name: &str) -> &'a Fate {
