@@ -40,14 +40,13 @@ async fn bench() -> Bench {
     let accounts = vec![AccountSize::new("acme", OPPORTUNITIES)];
     let sandbox = sandbox::start(sandbox::Options { accounts, clock, ..sandbox::Options::default() }).await.unwrap();
     let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("vault.key"), "7".repeat(64)).unwrap();
     std::fs::write(dir.path().join("client.secret"), "sandbox-secret").unwrap();
     let (url, path) = (sandbox.url(), dir.path().join("hirelake.toml"));
     let text = format!(
         r#"lake = "lake"
 state = "state"
 [vault]
-key = {{ file = "vault.key" }}
+key = {{ command = ["echo", "7777777777777777777777777777777777777777777777777777777777777777"] }}
 [apps.main]
 environment = "sandbox"
 client_id = "sandbox-client"

@@ -13,6 +13,7 @@
 //! - [`sync`]: the whole job on one page. [`report`] and [`status`]: what happened, and how everything stands.
 //! - [`check`]: the doctor; what all of them rely on, looked at before they do.
 //! - [`connect`]: the page on which customers connect by themselves.
+//! - [`keepalive`] and [`disconnect`]: a grant is refreshed before its idle limit, and let go when it is no longer wanted.
 //! - [`sandbox`] and [`demo`]: a pretend provider, and the whole path in a minute.
 
 pub mod cli;
@@ -46,6 +47,10 @@ pub mod status;
 pub mod check;
 
 pub mod connect;
+
+pub mod keepalive;
+
+pub mod disconnect;
 
 pub mod sandbox;
 

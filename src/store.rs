@@ -28,6 +28,9 @@ const PROBE_RACERS: usize = 4;
 
 /// Largest object read whole into memory by [`Store::get`]: state entries are kilobytes; anything larger is not one of ours.
 const MAX_SMALL_OBJECT_BYTES: u64 = 64 << 20;
+const TOO_LARGE: &str = "larger than any entry of the state";
+/// An object may go between the listing and the reading; so often is the listing repeated.
+const LOOKS: u32 = 5;
 
 /// Where a store was asked for something and failed.
 #[derive(Debug, thiserror::Error)]
@@ -376,10 +379,49 @@ impl Store {
             Err(e) => return Err(self.failed("read", path, e)),
         };
         if found.meta.size > MAX_SMALL_OBJECT_BYTES {
-            let source = std::io::Error::new(std::io::ErrorKind::FileTooLarge, "larger than any entry of the state");
+            let source = std::io::Error::new(std::io::ErrorKind::FileTooLarge, TOO_LARGE);
             return Err(StoreError::Io { op: "read", path: PathBuf::from(path.as_ref()), source });
         }
         found.bytes().await.map(Some).map_err(|e| self.failed("read", path, e))
+    }
+
+    /// The first by name of the objects right below `prefix` whose name `ours` takes, with what it holds. Locally this is one
+    /// look into one folder: thousands of lines can be asked for their newest entry in a second.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read, or the object is larger than any of ours.
+    pub async fn first(&self, prefix: &Path, ours: fn(&str) -> bool) -> Result<Option<(Path, Bytes)>, StoreError> {
+        let Some(root) = &self.root else {
+            // It may be swept between the listing and the reading.
+            for _ in 0..LOOKS {
+                let all = self.list(prefix).await?;
+                let names = all.into_iter().map(|e| e.path).filter(|p| p.filename().is_some_and(ours));
+                let Some(path) = names.min() else { return Ok(None) };
+                if let Some(bytes) = self.get(&path).await? {
+                    return Ok(Some((path, bytes)));
+                }
+            }
+            let source =
+                std::io::Error::other(format!("the newest was listed {LOOKS} times and could not be read once"));
+            return Err(StoreError::Io { op: "read", path: PathBuf::from(prefix.as_ref()), source });
+        };
+        let folder = root.join(prefix.as_ref());
+        let looked = tokio::task::spawn_blocking(move || first_of(&folder, ours)).await;
+        let failed = |source| StoreError::Io { op: "read", path: root.join(prefix.as_ref()), source };
+        let found = looked.map_err(|e| failed(std::io::Error::other(e)))?.map_err(failed)?;
+        Ok(found.map(|(name, bytes)| (prefix.clone().join(name), bytes)))
+    }
+
+    /// Puts a small object in the place of whatever is there, whole and at once: for what must be forgotten though its name
+    /// has to stay taken. Nothing else of the state is ever written twice.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be written.
+    pub async fn overwrite(&self, path: &Path, body: Bytes) -> Result<(), StoreError> {
+        let put = self.inner.put_opts(path, PutPayload::from_bytes(body), PutOptions::default()).await;
+        put.map(|_| ()).map_err(|e| self.failed("overwrite", path, e))
     }
 
     /// When the store says that an object was last written; `None` when it is not there.
@@ -421,6 +463,12 @@ impl Store {
     ///
     /// When the store cannot be read.
     pub async fn folders(&self, prefix: &Path) -> Result<Vec<String>, StoreError> {
+        if let Some(root) = &self.root {
+            let folder = root.join(prefix.as_ref());
+            let looked = tokio::task::spawn_blocking(move || folders_of(&folder)).await;
+            let failed = |source| StoreError::Io { op: "list", path: root.join(prefix.as_ref()), source };
+            return looked.map_err(|e| failed(std::io::Error::other(e)))?.map_err(failed);
+        }
         let found = self.inner.list_with_delimiter(Some(prefix)).await.map_err(|e| self.failed("list", prefix, e))?;
         Ok(found.common_prefixes.iter().filter_map(|p| p.filename().map(str::to_owned)).collect())
     }
@@ -642,6 +690,42 @@ impl Store {
         self.replace(path, staged, base).await
     }
 
+    /// Removes what a killed create left half written right below `prefix` of a local store (`NAME#1`, which no listing
+    /// shows): whoever calls knows that nobody writes there. Elsewhere a create leaves nothing.
+    ///
+    /// # Errors
+    ///
+    /// When one cannot be removed.
+    pub fn remove_unfinished(&self, prefix: &Path) -> Result<(), StoreError> {
+        let Some(root) = &self.root else { return Ok(()) };
+        let folder = root.join(prefix.as_ref());
+        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let number = name.to_str().and_then(|n| n.rsplit_once('#')).map(|(_, number)| number);
+            if number.is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit())) {
+                let path = entry.path();
+                std::fs::remove_file(&path).map_err(|source| StoreError::Io { op: "remove", path, source })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the folders that are left of `prefix` once its objects are gone, locally.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be removed.
+    pub fn remove_folder(&self, prefix: &Path) -> Result<(), StoreError> {
+        let Some(root) = &self.root else { return Ok(()) };
+        let folder = root.join(prefix.as_ref());
+        match std::fs::remove_dir_all(&folder) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(StoreError::Io { op: "remove", path: folder, source: e })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Removes the staged files of this owner, which a killed run left: whoever calls holds the owner's lease, so none of
     /// them is being written. Returns how many. Nothing to do elsewhere than locally.
     ///
@@ -667,6 +751,62 @@ impl Store {
         }
         Ok(swept)
     }
+}
+
+/// The names of the folders in `folder`, without a look at what they hold.
+fn folders_of(folder: &FsPath) -> std::io::Result<Vec<String>> {
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(e),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name().into_string();
+        // A link to a folder is one too.
+        let kind = entry.file_type()?;
+        if let Ok(name) = name
+            && (kind.is_dir() || (kind.is_symlink() && entry.path().is_dir()))
+        {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+/// The first by name of the files in `folder` whose name `ours` takes.
+fn first_of(folder: &FsPath, ours: fn(&str) -> bool) -> std::io::Result<Option<(String, Bytes)>> {
+    let absent = |e: &std::io::Error| e.kind() == std::io::ErrorKind::NotFound;
+    for _ in 0..LOOKS {
+        let entries = match std::fs::read_dir(folder) {
+            Ok(entries) => entries,
+            Err(e) if absent(&e) => return Ok(None),
+            Err(e) => return Err(e),
+        };
+        let mut first: Option<String> = None;
+        for entry in entries {
+            let Ok(name) = entry?.file_name().into_string() else { continue };
+            if ours(&name) && first.as_ref().is_none_or(|f| name < *f) {
+                first = Some(name);
+            }
+        }
+        let Some(name) = first else { return Ok(None) };
+        let mut bytes = Vec::new();
+        match File::open(folder.join(&name)) {
+            Ok(file) => {
+                std::io::Read::read_to_end(&mut std::io::Read::take(file, MAX_SMALL_OBJECT_BYTES + 1), &mut bytes)?;
+                if bytes.len() as u64 > MAX_SMALL_OBJECT_BYTES {
+                    return Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, TOO_LARGE));
+                }
+                return Ok(Some((name, bytes.into())));
+            }
+            // It may be swept between the listing and the reading.
+            Err(e) if absent(&e) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Err(std::io::Error::other(format!("the newest was listed {LOOKS} times and could not be read once")))
 }
 
 fn local_version(meta: &std::fs::Metadata) -> Version {

@@ -12,7 +12,7 @@ use super::connect::Refused;
 use super::{Auth, AuthError, Grant, Standing};
 use crate::catalog::Environment;
 use crate::names::Tenant;
-use crate::state::{Claim, Entry, Line, StateError};
+use crate::state::{Claim, Entry, Line, State, StateError};
 
 /// How long a claim is believed without a grant that bears it out: an exchange takes minutes at most, and hosts' clocks differ.
 const UNFINISHED: Duration = Duration::from_secs(3600);
@@ -48,57 +48,11 @@ impl Auth {
                     ),
                 });
             }
-            match self.write_claim(&line, last, account, Some(tenant)).await {
+            match write(&line, last, account, Some(tenant)).await {
                 Err(StateError::Lost { .. }) if tries < TRIES => tries += 1,
                 written => return Ok(written?),
             }
         }
-    }
-
-    /// Gives an account back, if it is the tenant's.
-    pub(super) async fn release(
-        &self,
-        tenant: &Tenant,
-        environment: Environment,
-        account: &str,
-    ) -> Result<(), AuthError> {
-        let line = self.state.accounts(environment, account);
-        let mut tries = 0;
-        loop {
-            let last = line.last::<Claim>().await?;
-            if last.as_ref().is_none_or(|l| l.body.tenant.as_ref() != Some(tenant)) {
-                return Ok(());
-            }
-            match self.write_claim(&line, last, account, None).await {
-                Err(StateError::Lost { .. }) if tries < TRIES => tries += 1,
-                written => return Ok(written?),
-            }
-        }
-    }
-
-    /// Gives back the account that the tenant's newest grant names, so that another tenant may connect it. For a disconnect,
-    /// after its last generation is stored: until then the account is held.
-    ///
-    /// # Errors
-    ///
-    /// When the state fails.
-    pub async fn release_account(&self, tenant: &Tenant) -> Result<(), AuthError> {
-        let last = self.state.grants(tenant).last::<Grant>().await?;
-        if let Some(Grant { account: Some(account), environment, .. }) = last.map(|l| l.body) {
-            self.release(tenant, environment, &account).await?;
-        }
-        Ok(())
-    }
-
-    async fn write_claim(
-        &self,
-        line: &Line,
-        last: Option<Entry<Claim>>,
-        account: &str,
-        tenant: Option<&Tenant>,
-    ) -> Result<(), StateError> {
-        let claim = Claim { account: account.to_owned(), tenant: tenant.cloned() };
-        line.append(last.map_or(0, |l| l.n), claim).await.map(|_| ())
     }
 
     /// Which other tenant holds the account.
@@ -139,4 +93,36 @@ impl Auth {
             }
         }
     }
+}
+
+/// Gives an account back, if it is the tenant's. For a disconnect, after its last generation is stored: until then the account
+/// is held.
+pub(super) async fn release(
+    state: &State,
+    tenant: &Tenant,
+    environment: Environment,
+    account: &str,
+) -> Result<(), AuthError> {
+    let line = state.accounts(environment, account);
+    let mut tries = 0;
+    loop {
+        let last = line.last::<Claim>().await?;
+        if last.as_ref().is_none_or(|l| l.body.tenant.as_ref() != Some(tenant)) {
+            return Ok(());
+        }
+        match write(&line, last, account, None).await {
+            Err(StateError::Lost { .. }) if tries < TRIES => tries += 1,
+            written => return Ok(written?),
+        }
+    }
+}
+
+async fn write(
+    line: &Line,
+    last: Option<Entry<Claim>>,
+    account: &str,
+    tenant: Option<&Tenant>,
+) -> Result<(), StateError> {
+    let claim = Claim { account: account.to_owned(), tenant: tenant.cloned() };
+    line.append(last.map_or(0, |l| l.n), claim).await.map(|_| ())
 }

@@ -21,14 +21,14 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use super::vault::{Sealed, VaultError};
-use super::{Auth, AuthError, CredentialKind, Grant, Open, Standing, TokenError, Tokens, token};
+use super::{Auth, AuthError, CredentialKind, Grant, Open, Standing, TokenError, Tokens, account, grant, token};
 use crate::catalog::{Mode, is_loopback};
 use crate::clock::Timestamp;
 use crate::config::App;
 use crate::http::{self, Answer, Budget, Judged, Priority};
 use crate::names::{RunId, Tenant};
 use crate::secret::Secret;
-use crate::state::{Claim, Lease, StateError};
+use crate::state::{Claim, Entry, Lease, StateError};
 
 /// How long the consent may take before the callback is given up; what is kept of it in a browser dies then too.
 pub const PATIENCE: Duration = Duration::from_secs(15 * 60);
@@ -442,6 +442,7 @@ impl Auth {
                 scopes.clone(),
                 issued.account.clone(),
                 Some(issued.expires_at),
+                None,
                 force,
             )
             .await;
@@ -487,12 +488,13 @@ impl Auth {
         needed.list.into_iter().filter(|s| !crate::catalog::scopes::opens(granted, s)).collect()
     }
 
-    /// Stores a refresh token that was had elsewhere, and refreshes it at once. When that fails, a grant that worked before
-    /// is put back.
+    /// Redeems a refresh token that was had elsewhere, and stores what it brings; whatever goes wrong, the grant that is
+    /// stored stays the newest. A seed that was given before is used up: trying it again would take its family, and perhaps
+    /// the stored grant with it, so that one is opened instead.
     ///
     /// # Errors
     ///
-    /// As [`Auth::open`]; and when the token is of another account than before.
+    /// When the provider refuses it, or it is of another account than before; else as [`Auth::open`].
     pub async fn seed_refresh_token(
         self: &Arc<Self>,
         tenant: &Tenant,
@@ -501,62 +503,70 @@ impl Auth {
         force: bool,
     ) -> Result<Connected, AuthError> {
         let app = self.config.app(tenant)?.clone();
-        let former = self.state.grants(tenant).last::<Grant>().await?.map(|e| e.body);
-        let tokens = Tokens { access: Secret::new(""), refresh: Some(seed) };
-        self.store(tenant, &lease, CredentialKind::OAuth, Some(&app), &tokens, Vec::new(), None, None, force).await?;
-        let opened = async { self.open(tenant, lease.clone()).await?.token(None).await }.await;
-        let known = former.as_ref().and_then(|f| f.account.as_deref());
-        match opened {
-            Ok(open) => {
-                let account = open.grant.account.as_deref();
-                let fits = force || known.is_none() || known == account;
-                let claimed = match account {
-                    _ if !fits => Err(Self::other_account(tenant)),
-                    // Which account it is was not known before.
-                    Some(account) => self.claim(tenant, app.environment, account, force).await,
-                    None => Ok(()),
-                };
-                if let Err(error) = claimed {
-                    self.put_back(tenant, &lease, Some(former.unwrap_or_else(|| nothing(&open.grant)))).await?;
-                    return Err(error);
-                }
-                self.release_former(tenant, former.as_ref(), &open.grant).await?;
-                Ok(Connected {
-                    missing: self.missing(tenant, &open.grant.scopes),
-                    scopes: open.grant.scopes,
-                    account: open.grant.account,
-                })
+        let former = self.state.grants(tenant).last::<Grant>().await?;
+        let print = grant::print(&seed);
+        if former.as_ref().is_some_and(|f| !force && f.body.seeds.contains(&print)) {
+            tracing::warn!(%tenant, "this refresh token was given before and is used up; the stored grant is kept");
+            let open = self.open(tenant, lease).await?.token(None).await?;
+            let missing = self.missing(tenant, &open.grant.scopes);
+            return Ok(Connected { missing, scopes: open.grant.scopes, account: open.grant.account });
+        }
+        lease.ensure_for(2 * token::POST).await?;
+        let secret = app.client_secret.fetch(&format!("the client secret of app {}", app.name))?;
+        let issued = match self.redeem(&app, &secret, &seed).await {
+            Ok(issued) => issued,
+            Err(TokenError::InvalidGrant) => {
+                self.remember_seed(tenant, former, &print).await?;
+                return Err(Self::connect_error(
+                    tenant,
+                    Refused::SeedRefused,
+                    "the provider says invalid_grant to this refresh token",
+                    "it was used, revoked, or is of another client; a grant that was stored before is kept",
+                ));
             }
-            Err(error) => {
-                let worked = |g: &Grant| !matches!(g.standing, Standing::Dead { .. } | Standing::Disconnected);
-                self.put_back(tenant, &lease, former.filter(worked)).await?;
-                Err(match error {
-                    AuthError::Dead { why, .. } => Self::connect_error(
-                        tenant,
-                        Refused::SeedRefused,
-                        format!("{why} to this refresh token"),
-                        "it was used, revoked, or is of another client; a grant that worked before was put back",
-                    ),
-                    error => error,
-                })
+            Err(source) => {
+                return Err(AuthError::Refresh { tenant: tenant.clone(), app: app.name.clone(), source });
             }
+        };
+        let (scopes, account) = (issued.scopes, issued.account);
+        let tokens = Tokens { access: issued.access, refresh: issued.refresh.or(Some(seed)) };
+        let (kind, expires_at) = (CredentialKind::OAuth, Some(issued.expires_at));
+        let stored = self
+            .store(
+                tenant,
+                &lease,
+                kind,
+                Some(&app),
+                &tokens,
+                scopes.clone(),
+                account.clone(),
+                expires_at,
+                Some(&print),
+                force,
+            )
+            .await;
+        if let Err(AuthError::Connect { .. }) = &stored {
+            self.remember_seed(tenant, former, &print).await?;
+        }
+        stored?;
+        Ok(Connected { missing: self.missing(tenant, &scopes), scopes, account })
+    }
+
+    /// Exchanges a seed for its successor, again at once when the answer was lost (reference 2.5).
+    async fn redeem(&self, app: &App, secret: &Secret, seed: &Secret) -> Result<token::Issued, TokenError> {
+        let form = [("grant_type", "refresh_token"), ("refresh_token", seed.expose())];
+        let gate = self.token_gate(&app.name);
+        match token::post(&self.client, &gate, app, secret, &form).await {
+            Err(TokenError::Unanswered(_)) => token::post(&self.client, &gate, app, secret, &form).await,
+            answered => answered,
         }
     }
 
-    /// Makes a former grant the newest again, under a generation of its own.
-    async fn put_back(&self, tenant: &Tenant, lease: &Lease, former: Option<Grant>) -> Result<(), AuthError> {
-        let Some(mut grant) = former else { return Ok(()) };
-        lease.ensure().await?;
-        let vault = |source| AuthError::Vault { tenant: tenant.clone(), source };
-        let line = self.state.grants(tenant);
-        let last = line.last::<Grant>().await?;
-        let tokens = grant.tokens(&self.vault, tenant).map_err(vault)?;
-        let n = last.as_ref().map_or(0, |l| l.n);
-        grant.generation = last.map_or(grant.generation, |l| l.body.generation) + 1;
-        if let Some(tokens) = tokens {
-            grant.seal(&self.vault, tenant, &tokens).map_err(vault)?;
+    /// Notes on the stored grant that a seed was tried in vain.
+    async fn remember_seed(&self, tenant: &Tenant, former: Option<Entry<Grant>>, print: &str) -> Result<(), AuthError> {
+        if let Some(former) = former {
+            self.state.grants(tenant).append(former.n, former.body.and_seed(print)).await?;
         }
-        line.append(n, grant).await?;
         Ok(())
     }
 
@@ -597,7 +607,7 @@ impl Auth {
                 })
                 .await?;
         }
-        self.store(tenant, &lease, CredentialKind::ApiKey, None, &tokens, Vec::new(), None, None, force).await?;
+        self.store(tenant, &lease, CredentialKind::ApiKey, None, &tokens, Vec::new(), None, None, None, force).await?;
         Ok(Connected { scopes: Vec::new(), missing: Vec::new(), account: None })
     }
 
@@ -619,6 +629,7 @@ impl Auth {
             sealed: None,
             scopes,
             account,
+            seeds: Vec::new(),
             connected_at: now,
             refreshed_at: now,
             expires_at,
@@ -640,6 +651,7 @@ impl Auth {
         scopes: Vec<String>,
         account: Option<String>,
         expires_at: Option<Timestamp>,
+        seed: Option<&str>,
         force: bool,
     ) -> Result<(), AuthError> {
         lease.ensure().await?;
@@ -656,12 +668,28 @@ impl Auth {
             self.claim(tenant, app.environment, account, force).await?;
         }
         let (n, generation) = last.as_ref().map_or((0, 0), |l| (l.n, l.body.generation));
+        let seeds = last.as_ref().map(|l| l.body.seeds.clone()).unwrap_or_default();
         let account = account.or_else(|| last.as_ref().and_then(|l| l.body.account.clone()));
-        let mut grant = Grant { generation: generation + 1, ..self.first(kind, app, scopes, account, expires_at) };
+        let first = self.first(kind, app, scopes, account, expires_at);
+        let mut grant = Grant { generation: generation + 1, seeds, ..first };
+        if let Some(print) = seed {
+            grant = grant.and_seed(print);
+        }
         grant
             .seal(&self.vault, tenant, tokens)
             .map_err(|source| AuthError::Vault { tenant: tenant.clone(), source })?;
-        let entry = line.append(n, grant).await?;
+        // What it was had for is used up: a store that fails for a moment must not cost it.
+        let mut tries = 0;
+        let entry = loop {
+            match self.try_save(&line, n, &grant).await {
+                Err(StateError::Store(error)) if tries < 3 => {
+                    tries += 1;
+                    tracing::warn!(%tenant, %error, tries, "a new grant could not be saved; trying again");
+                    tokio::time::sleep(Duration::from_millis(200 << tries)).await;
+                }
+                saved => break saved?,
+            }
+        };
         self.release_former(tenant, last.map(|l| l.body).as_ref(), &entry.body).await
     }
 
@@ -671,16 +699,11 @@ impl Auth {
             Some(Grant { account: Some(account), environment, .. })
                 if (now.account.as_ref(), now.environment) != (Some(account), *environment) =>
             {
-                self.release(tenant, *environment, account).await
+                account::release(&self.state, tenant, *environment, account).await
             }
             _ => Ok(()),
         }
     }
-}
-
-/// What is stored where a seed was refused and nothing was before: the generation counts, its tokens are forgotten.
-fn nothing(seeded: &Grant) -> Grant {
-    Grant { sealed: None, account: None, expires_at: None, standing: Standing::Disconnected, ..seeded.clone() }
 }
 
 type Waiting = (mpsc::Sender<Callback>, Arc<Secret>);

@@ -1,13 +1,20 @@
 //! What the state says about a tenant's credential: one cumulative line of entries, the tokens sealed in them.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use sha2::{Digest as _, Sha256};
+
 use super::vault::{Sealed, Vault, VaultError};
-use crate::catalog::Environment;
+use crate::catalog::{Environment, OAuthFacts};
 use crate::clock::Timestamp;
 use crate::names::{RunId, Tenant};
 use crate::secret::Secret;
+
+/// Seeds remembered: a customer is connected anew once a year.
+const SEEDS: usize = 16;
 
 /// Which kind of credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +47,10 @@ pub enum Standing {
         since: Timestamp,
         /// What was met.
         why: String,
+        /// The provider said `invalid_grant` while it said so to all tenants of the app: the app is suspected, so this is
+        /// no death yet.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        refused: bool,
     },
     /// The provider said `invalid_grant`: the customer must connect again.
     Dead {
@@ -72,6 +83,10 @@ pub struct Grant {
     /// The customer's account at the provider, where the token says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account: Option<String>,
+    /// Prints of refresh tokens that were given as seeds: one that comes again is not tried again, because it is used up and
+    /// would take the whole family with it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub seeds: Vec<String>,
     /// First consent.
     pub connected_at: Timestamp,
     /// Last successful refresh (or the consent).
@@ -92,13 +107,61 @@ pub struct Tokens {
     pub refresh: Option<Secret>,
 }
 
+impl Tokens {
+    /// Tells one refresh token from another without saying it; `None` where there is none.
+    pub(super) fn print(&self) -> Option<String> {
+        self.refresh.as_ref().map(print)
+    }
+}
+
+/// Tells one token from another without saying it: 64 bits of a hash of what nobody can guess.
+pub(super) fn print(token: &Secret) -> String {
+    let digest = Sha256::new().chain_update(b"hirelake token").chain_update(token.expose()).finalize();
+    digest.iter().take(8).map(|b| format!("{b:02x}")).collect()
+}
+
 #[derive(Serialize, Deserialize)]
 struct Plain<'a> {
     access: std::borrow::Cow<'a, str>,
     refresh: Option<std::borrow::Cow<'a, str>>,
 }
 
+/// Days before the hard limit from which it is announced: from day 330 of a year's grant.
+pub const HARD_NOTICE: Duration = days(35);
+
+const fn days(n: u32) -> Duration {
+    Duration::from_secs(n as u64 * 86_400)
+}
+
 impl Grant {
+    /// When it dies if it is not used; `None` where nothing can die.
+    #[must_use]
+    pub fn idle_deadline(&self, facts: &OAuthFacts) -> Option<Timestamp> {
+        self.can_die().then(|| self.refreshed_at.plus(days(facts.idle_days)))
+    }
+
+    /// When it dies whatever happens, as far as is known; `None` where nothing can die. Whether the provider counts from the
+    /// consent is not known: a grant that was refreshed after that day shows that it does not.
+    #[must_use]
+    pub fn hard_deadline(&self, facts: &OAuthFacts) -> Option<Timestamp> {
+        let end = self.connected_at.plus(days(facts.hard_days));
+        (self.can_die() && self.refreshed_at < end).then_some(end)
+    }
+
+    fn can_die(&self) -> bool {
+        self.kind == CredentialKind::OAuth && !matches!(self.standing, Standing::Dead { .. } | Standing::Disconnected)
+    }
+
+    /// The same, knowing one seed more.
+    pub(super) fn and_seed(mut self, print: &str) -> Self {
+        if !self.seeds.iter().any(|s| s == print) {
+            self.seeds.push(print.to_owned());
+        }
+        let surplus = self.seeds.len().saturating_sub(SEEDS);
+        self.seeds.drain(..surplus);
+        self
+    }
+
     /// What its tokens are bound to.
     fn place(&self, tenant: &Tenant) -> String {
         format!("grants/{tenant}/{}/{}/{}", self.generation, self.environment, self.client_id)

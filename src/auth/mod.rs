@@ -4,13 +4,17 @@
 //! Guarantees: a refresh happens under the tenant's lease, one at a time in this process; an intent is durable before the
 //! request and the new tokens are durable before they are used; only `invalid_grant` marks a grant dead; an error that may
 //! have reached the provider costs at most one further request in this run and one in each later one. A refresh that was
-//! begun is brought to its end even when the request that wanted it is given up. No token leaves this room but into a
-//! request's header.
+//! begun is brought to its end even when the request that wanted it is given up; what it brought is on this machine before
+//! the state is written, and the next run saves what this one could not. Where all tenants of an app are refused, the app is
+//! suspected and nobody is marked dead. No token leaves this room but into a request's header.
 
 mod account;
 pub mod connect;
+pub mod disconnect;
 mod grant;
 pub mod probe;
+pub mod rotate;
+mod spool;
 mod token;
 pub mod vault;
 
@@ -19,27 +23,32 @@ use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::OwnedMutexGuard;
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 use url::Url;
 
-pub use grant::{CredentialKind, Grant, Standing, Tokens};
+pub use grant::{CredentialKind, Grant, HARD_NOTICE, Standing, Tokens};
 pub use token::TokenError;
 
 use crate::catalog::{Endpoints, Rate, scopes};
 use crate::clock::{Clock, Timestamp};
-use crate::config::{App, Config, ConfigError};
+use crate::config::{App, Config, ConfigError, SecretSource};
 use crate::http::{
     self, Answer, Asked, Budget, Call, Client, Credential, Gate, HttpError, Judged, Method, Priority, Symptom,
 };
 use crate::names::{AppName, RunId, Tenant};
 use crate::secret::Secret;
 use crate::state::{Entry, Lease, Line, State, StateError};
+use spool::Spool;
 use vault::{Vault, VaultError};
 
 /// Attempts while the token endpoint cannot be reached at all: nothing was sent, so nothing can be lost by trying.
 const UNREACHABLE_TRIES: u32 = 5;
 /// Tenants of one app that may die in a row before the app itself is suspected.
-const DEATHS_IN_A_ROW: u32 = 3;
+const DEATHS_IN_A_ROW: usize = 3;
+/// How long a request to the token endpoint may go on once the run is to stop: whoever sent SIGTERM kills after 20 s, and what
+/// is received must be saved before.
+const STOPPED: Duration = Duration::from_secs(12);
 
 /// Why a tenant cannot be asked for.
 #[derive(Debug, thiserror::Error)]
@@ -72,17 +81,26 @@ pub enum AuthError {
         /// Why.
         source: TokenError,
     },
-    /// Several tenants of the app died in a row.
+    /// Several tenants of the app were refused in a row, this one perhaps among them.
     #[error(
-        "tenant {tenant} was left alone: {deaths} tenants of app {app} were refused in a row, so the app itself is the likelier culprit\nhint: check client_id, client_secret and environment of app {app} and whether it still exists at the provider; then `hirelake connect TENANT --retry` lifts the mark of those that were refused"
+        "tenant {tenant} {}: {deaths} tenants of app {app} were refused in a row (invalid_grant), so the app itself is the likelier culprit\nhint: check client_id and environment of app {app} and whether it still exists at the provider; nobody was marked dead, and the next run asks again; if the app is right, the customers must connect again: `hirelake connect {tenant}`",
+        if *.asked { "was refused" } else { "was left alone" }
     )]
     AppSuspected {
         /// The tenant.
         tenant: Tenant,
         /// Its app.
         app: AppName,
-        /// How many died.
-        deaths: u32,
+        /// How many were refused.
+        deaths: usize,
+        /// Whether this one was.
+        asked: bool,
+    },
+    /// The run is to stop, so no refresh is begun.
+    #[error("the grant of tenant {tenant} was not refreshed: the run is stopping\nhint: run again; it resumes")]
+    Stopped {
+        /// The tenant.
+        tenant: Tenant,
     },
     /// A fresh token is refused.
     #[error("the provider refuses the {what} of tenant {tenant} on {address} (401)\nhint: {hint}")]
@@ -154,9 +172,35 @@ pub struct Auth {
     run: RunId,
     /// Requests to the token endpoint, of all tenants together: a courtesy, its own limit is not known.
     token_gates: StdMutex<HashMap<AppName, Arc<Gate>>>,
-    deaths: StdMutex<HashMap<AppName, u32>>,
+    answers: StdMutex<HashMap<AppName, Answers>>,
+    /// Several tenants may be refused side by side: whether that is their deaths is judged at the end.
+    fleet: bool,
+    /// Set when the run is to stop.
+    stop: CancellationToken,
     /// What is refreshed, or may be, by tenant.
     flights: StdMutex<HashMap<Tenant, Arc<tokio::sync::Mutex<Current>>>>,
+}
+
+/// How an app's refreshes were answered in this run.
+#[derive(Debug, Default)]
+struct Answers {
+    /// Tenants that worked before and were refused since the last success: each is evidence against the app.
+    row: usize,
+    /// Refused since the last success.
+    held: Vec<Held>,
+    /// Refused before a success, which shows that the app works.
+    sure: Vec<Held>,
+}
+
+/// A tenant that was refused.
+#[derive(Debug)]
+struct Held {
+    tenant: Tenant,
+    /// Its entry that says so.
+    n: u64,
+    why: String,
+    /// An earlier run was told the same, so it is no new evidence.
+    again: bool,
 }
 
 impl Auth {
@@ -166,16 +210,23 @@ impl Auth {
     ///
     /// When the key cannot be had or used.
     pub fn new(config: Arc<Config>, state: State, clock: Clock, run: RunId) -> Result<Self, ConfigError> {
-        let key = config.vault_key.fetch("the vault key")?;
-        let vault = Vault::new(&key).map_err(|e| {
+        let unusable = |source: &SecretSource, e: &VaultError| {
             let text = e.to_string();
             let (why, hint) = text.split_once("\nhint: ").unwrap_or((&text, ""));
-            ConfigError::Secret {
-                what: format!("the vault key ({})", config.vault_key),
-                why: why.into(),
-                hint: hint.into(),
+            ConfigError::Secret { what: format!("the vault key ({source})"), why: why.into(), hint: hint.into() }
+        };
+        let key = config.vault_key.fetch_private("the vault key")?;
+        let mut vault = Vault::new(&key).map_err(|e| unusable(&config.vault_key, &e))?;
+        for source in &config.vault_previous {
+            match source.fetch_private("a previous vault key") {
+                Ok(key) => vault.add_former(&key).map_err(|e| unusable(source, &e))?,
+                // It may be gone for good reason; if something is sealed with it, that is said there.
+                Err(error) => {
+                    tracing::debug!(%error, "a previous vault key cannot be had");
+                    vault.miss_former(format!("a previous one, {source}, cannot be had"));
+                }
             }
-        })?;
+        }
         let client = Client::new(clock).map_err(|e| ConfigError::Secret {
             what: "the machine's certificates".into(),
             why: e.to_string(),
@@ -189,9 +240,60 @@ impl Auth {
             clock,
             run,
             token_gates: StdMutex::default(),
-            deaths: StdMutex::default(),
+            answers: StdMutex::default(),
+            fleet: false,
+            stop: CancellationToken::new(),
             flights: StdMutex::default(),
         })
+    }
+
+    /// The same for a run over several tenants, until `stop` is set. Whoever is refused is not marked dead before
+    /// [`Auth::judge`]: an app that was changed or removed is answered `invalid_grant` for everybody.
+    #[must_use]
+    pub fn for_fleet(self, fleet: bool, stop: CancellationToken) -> Self {
+        Self { fleet, stop, ..self }
+    }
+
+    /// Judges who was refused in this run: dead, or of an app that is suspected. Marks the dead, each under its lease; one
+    /// that is busy is judged by its next run. Returns the others with what there is to say.
+    pub async fn judge(&self) -> Vec<(Tenant, AuthError)> {
+        let mut suspected = Vec::new();
+        let all = std::mem::take(&mut *self.answers());
+        for (app, answers) in all {
+            let deaths = answers.held.len();
+            let doubted = deaths >= DEATHS_IN_A_ROW;
+            for held in answers.held {
+                if doubted || held.again {
+                    let tenant = held.tenant;
+                    let error =
+                        AuthError::AppSuspected { tenant: tenant.clone(), app: app.clone(), deaths, asked: true };
+                    suspected.push((tenant, error));
+                } else {
+                    self.bury(held).await;
+                }
+            }
+            for held in answers.sure {
+                self.bury(held).await;
+            }
+        }
+        suspected
+    }
+
+    /// Marks a tenant dead if nothing happened to its grant since.
+    async fn bury(&self, held: Held) {
+        let tenant = &held.tenant;
+        let mark = async {
+            let lease = self.state.lease(tenant, self.run).await?;
+            let line = self.state.grants(tenant);
+            if let Some(last) = line.last::<Grant>().await?.filter(|l| l.n == held.n) {
+                let standing = Standing::Dead { since: self.clock.now(), why: held.why };
+                line.append(last.n, Grant { standing, ..last.body }).await?;
+            }
+            lease.release().await
+        };
+        if let Err(error) = mark.await {
+            tracing::warn!(%tenant, %error, "a dead grant could not be marked; its next run asks once more");
+        }
     }
 
     /// The vault, for what else must be sealed.
@@ -206,7 +308,23 @@ impl Auth {
     ///
     /// [`AuthError`].
     pub async fn open(self: &Arc<Self>, tenant: &Tenant, lease: Arc<Lease>) -> Result<Session, AuthError> {
+        self.opened(tenant, lease, false).await
+    }
+
+    /// Uses a tenant's refresh token under its lease, however long its access token still lives: only that counts against the
+    /// idle limit. An API key needs none and is left alone.
+    ///
+    /// # Errors
+    ///
+    /// As [`Auth::open`].
+    pub async fn keep_alive(self: &Arc<Self>, tenant: &Tenant, lease: Arc<Lease>) -> Result<(), AuthError> {
+        self.opened(tenant, lease, true).await.map(|_| ())
+    }
+
+    /// With `anew` the stored access token is taken for one that was refused.
+    async fn opened(self: &Arc<Self>, tenant: &Tenant, lease: Arc<Lease>, anew: bool) -> Result<Session, AuthError> {
         let line = self.state.grants(tenant);
+        self.adopt(tenant, &line).await?;
         let entry = self.stored(tenant, &line).await?;
         let app = match entry.body.kind {
             CredentialKind::OAuth => Some(self.config.app(tenant)?.clone()),
@@ -215,7 +333,11 @@ impl Auth {
         let secret =
             app.as_ref().map(|a| a.client_secret.fetch(&format!("the client secret of app {}", a.name))).transpose()?;
         let session = self.session(tenant, lease, app.zip(secret), None);
-        session.token(None).await?;
+        let refused = match anew && entry.body.kind == CredentialKind::OAuth {
+            true => Some(session.keeper.unsealed(entry)?.tokens.access),
+            false => None,
+        };
+        session.token(refused.as_ref()).await?;
         Ok(session)
     }
 
@@ -226,10 +348,12 @@ impl Auth {
         app: Option<(App, Secret)>,
         entry: Option<Open>,
     ) -> Session {
-        let current = Arc::new(tokio::sync::Mutex::new(Current { entry, asked: 0, unsaved: None }));
+        let current = Current { entry, asked: 0, unsaved: None, refused: None };
+        let current = Arc::new(tokio::sync::Mutex::new(current));
         self.flights().insert(tenant.clone(), current.clone());
         let line = self.state.grants(tenant);
-        let keeper = Keeper { auth: self.clone(), tenant: tenant.clone(), app, lease, line, current };
+        let spool = self.spool(tenant);
+        let keeper = Keeper { auth: self.clone(), tenant: tenant.clone(), app, lease, line, spool, current };
         Session {
             keeper: Arc::new(keeper),
             gate: Arc::new(Gate::new(self.clock, self.config.tenant(tenant).rate)),
@@ -245,6 +369,36 @@ impl Auth {
         if let Some(flight) = flight {
             drop(flight.lock().await);
         }
+    }
+
+    fn spool(&self, tenant: &Tenant) -> Option<Spool> {
+        Spool::of(&self.config, &self.state, tenant)
+    }
+
+    /// Saves what an earlier run on this machine received and could not save, if it is what comes after the stored grant;
+    /// whatever that one is thought to be: the stored token is used up, and this is its successor.
+    async fn adopt(&self, tenant: &Tenant, line: &Line) -> Result<(), AuthError> {
+        let Some(spool) = self.spool(tenant) else { return Ok(()) };
+        let Some(unsaved) = spool.read().await else { return Ok(()) };
+        let vault = |source| AuthError::Vault { tenant: tenant.clone(), source };
+        if let Some(last) = line.last::<Grant>().await? {
+            let stored = last.body.tokens(&self.vault, tenant).map_err(vault)?;
+            let next = unsaved.grant.tokens(&self.vault, tenant).map_err(vault)?;
+            let same_app = |a: &Grant, b: &Grant| (&a.client_id, a.environment) == (&b.client_id, b.environment);
+            let follows = stored.as_ref().and_then(Tokens::print).is_some_and(|p| p == unsaved.after);
+            if let Some((stored, next)) = stored.zip(next)
+                && follows
+                && same_app(&last.body, &unsaved.grant)
+                && stored.refresh != next.refresh
+            {
+                let mut grant = Grant { generation: last.body.generation + 1, ..unsaved.grant };
+                grant.seal(&self.vault, tenant, &next).map_err(vault)?;
+                line.append(last.n, grant).await?;
+                tracing::info!(%tenant, "tokens that an earlier run could not save are saved");
+            }
+        }
+        spool.clear().await;
+        Ok(())
     }
 
     async fn stored(&self, tenant: &Tenant, line: &Line) -> Result<Entry<Grant>, AuthError> {
@@ -273,23 +427,48 @@ impl Auth {
     /// As [`Auth::open`].
     pub async fn retry(self: &Arc<Self>, tenant: &Tenant, lease: Arc<Lease>) -> Result<(), AuthError> {
         let line = self.state.grants(tenant);
+        self.adopt(tenant, &line).await?;
         if let Some(last) = line.last::<Grant>().await?
             && let Standing::Dead { since, why } = &last.body.standing
         {
-            let standing = Standing::Uncertain { since: *since, why: why.clone() };
+            let standing = Standing::Uncertain { since: *since, why: why.clone(), refused: false };
             line.append(last.n, Grant { standing, ..last.body }).await?;
         }
         self.open(tenant, lease).await.map(|_| ())
     }
 
-    fn died(&self, app: &AppName) {
-        *self.deaths().entry(app.clone()).or_default() += 1;
+    async fn try_save(&self, line: &Line, n: u64, grant: &Grant) -> Result<Entry<Grant>, StateError> {
+        match line.append(n, grant.clone()).await {
+            // An earlier try may have saved it, and failed only after that.
+            Err(lost @ StateError::Lost { .. }) => match line.last::<Grant>().await? {
+                Some(last) if last.body.generation == grant.generation && last.body.sealed == grant.sealed => Ok(last),
+                _ => Err(lost),
+            },
+            saved => saved,
+        }
+    }
+
+    /// Removes what a run of this machine received for the tenant and could not save: its tokens are to be forgotten.
+    pub async fn forget_unsaved(&self, tenant: &Tenant) {
+        if let Some(spool) = self.spool(tenant) {
+            spool.clear().await;
+        }
+    }
+
+    fn refused(&self, app: &AppName, held: Held) {
+        let mut answers = self.answers();
+        let answers = answers.entry(app.clone()).or_default();
+        answers.row += usize::from(!held.again);
+        answers.held.push(held);
     }
     fn lived(&self, app: &AppName) {
-        self.deaths().insert(app.clone(), 0);
+        let mut answers = self.answers();
+        let answers = answers.entry(app.clone()).or_default();
+        answers.row = 0;
+        answers.sure.append(&mut answers.held);
     }
-    fn deaths(&self) -> std::sync::MutexGuard<'_, HashMap<AppName, u32>> {
-        self.deaths.lock().unwrap_or_else(PoisonError::into_inner)
+    fn answers(&self) -> std::sync::MutexGuard<'_, HashMap<AppName, Answers>> {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
     fn flights(&self) -> std::sync::MutexGuard<'_, HashMap<Tenant, Arc<tokio::sync::Mutex<Current>>>> {
         self.flights.lock().unwrap_or_else(PoisonError::into_inner)
@@ -315,6 +494,7 @@ struct Keeper {
     app: Option<(App, Secret)>,
     lease: Arc<Lease>,
     line: Line,
+    spool: Option<Spool>,
     /// Held while refreshing: single flight inside the process.
     current: Arc<tokio::sync::Mutex<Current>>,
 }
@@ -327,6 +507,8 @@ struct Current {
     /// The next generation, received and not saved yet: the token before it is used up, so nothing is asked before this is
     /// durable.
     unsaved: Option<Open>,
+    /// That the provider refused the grant in this run, since when and why: it is not asked again.
+    refused: Option<(Timestamp, String)>,
 }
 
 #[derive(Debug, Clone)]
@@ -476,14 +658,26 @@ impl Keeper {
     async fn renew(&self, mut current: OwnedMutexGuard<Current>, refused: Option<&Secret>) -> Result<Open, AuthError> {
         if current.unsaved.is_some() {
             let open = self.save(&mut current).await?;
+            self.give_back_room().await;
             current.entry = Some(open.clone());
             return Ok(open);
+        }
+        if let Some((since, why)) = &current.refused {
+            return Err(AuthError::Dead { tenant: self.tenant.clone(), since: *since, why: why.clone() });
         }
         // Look again: a keepalive before our lease, or a reconnect, may have stored newer tokens.
         let entry = self.auth.stored(&self.tenant, &self.line).await?;
         let open = self.unsealed(entry)?;
         let settled = matches!(open.grant.standing, Standing::Live { .. });
-        let open = if settled && self.fresh(&open, refused) { open } else { self.refresh(&mut current, open).await? };
+        if settled && self.fresh(&open, refused) {
+            current.entry = Some(open.clone());
+            return Ok(open);
+        }
+        let refreshed = self.refresh(&mut current, open).await;
+        if current.unsaved.is_none() {
+            self.give_back_room().await;
+        }
+        let open = refreshed?;
         current.entry = Some(open.clone());
         Ok(open)
     }
@@ -522,9 +716,13 @@ impl Keeper {
                 ),
             });
         };
-        let deaths = self.auth.deaths().get(&app.name).copied().unwrap_or(0);
-        if deaths >= DEATHS_IN_A_ROW {
-            return Err(AuthError::AppSuspected { tenant: self.tenant.clone(), app: app.name.clone(), deaths });
+        // One that was refused while the app was suspected says nothing new about the app; but were it left alone too,
+        // nobody would see that the app is right again.
+        let again = matches!(open.grant.standing, Standing::Uncertain { refused: true, .. });
+        let (row, deaths) = self.auth.answers().get(&app.name).map_or((0, 0), |a| (a.row, a.held.len()));
+        if row >= DEATHS_IN_A_ROW && !again {
+            let (tenant, app) = (self.tenant.clone(), app.name.clone());
+            return Err(AuthError::AppSuspected { tenant, app, deaths, asked: false });
         }
         let failed = |source| AuthError::Refresh { tenant: self.tenant.clone(), app: app.name.clone(), source };
         // A lost answer, ours or of a run before us, leaves one further request.
@@ -544,12 +742,32 @@ impl Keeper {
                 };
                 return Err(failed(TokenError::Unanswered(why)));
             }
-            self.lease.ensure().await?;
+            if self.auth.stop.is_cancelled() {
+                return Err(AuthError::Stopped { tenant: self.tenant.clone() });
+            }
+            // First all that may take long; then the lease must cover the request and the saving, because whoever takes the
+            // tenant over asks with the same token.
+            let gate = self.auth.token_gate(&app.name);
+            token::permit(&gate).await;
+            if let Some(spool) = &self.spool {
+                spool.reserve().await;
+            }
+            self.lease.ensure_for(token::POST).await?;
             open = self.stand(open, Standing::Refreshing { run: self.auth.run }).await?;
+            // The intent's own writing may have taken long.
+            self.lease.ensure_for(token::POST).await?;
             current.asked += 1;
             let form = [("grant_type", "refresh_token"), ("refresh_token", refresh.expose())];
-            let gate = self.auth.token_gate(&app.name);
-            let error = match token::post(&self.auth.client, &gate, app, secret, &form).await {
+            let stopped = async {
+                self.auth.stop.cancelled().await;
+                tokio::time::sleep(STOPPED).await;
+            };
+            let answer = tokio::select! {
+                biased;
+                answer = token::post_paid(&self.auth.client, &gate, app, secret, &form) => answer,
+                () = stopped => Err(TokenError::Unanswered("the run was stopped before it came".into())),
+            };
+            let error = match answer {
                 Ok(issued) => {
                     self.auth.lived(&app.name);
                     current.asked = 0;
@@ -560,29 +778,35 @@ impl Keeper {
             tracing::warn!(tenant = %self.tenant, app = %app.name, %error, "a refresh failed");
             match &error {
                 TokenError::InvalidGrant => {
-                    self.auth.died(&app.name);
-                    let since = self.auth.clock.now();
                     let why = error.to_string();
-                    self.stand(open, Standing::Dead { since, why: why.clone() }).await?;
-                    return Err(AuthError::Dead { tenant: self.tenant.clone(), since, why });
+                    current.refused = Some((now, why.clone()));
+                    if self.auth.fleet {
+                        let standing = Standing::Uncertain { since, why: why.clone(), refused: true };
+                        let n = self.stand(open, standing).await?.n;
+                        self.auth.refused(&app.name, Held { tenant: self.tenant.clone(), n, why: why.clone(), again });
+                    } else {
+                        self.stand(open, Standing::Dead { since: now, why: why.clone() }).await?;
+                    }
+                    return Err(AuthError::Dead { tenant: self.tenant.clone(), since: now, why });
                 }
                 TokenError::Unanswered(why) => {
-                    open = self.stand(open, Standing::Uncertain { since, why: why.clone() }).await?;
+                    let standing = Standing::Uncertain { since, why: why.clone(), refused: false };
+                    open = self.stand(open, standing).await?;
                     if current.asked >= allowed {
                         return Err(failed(error));
                     }
-                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    self.pause(Duration::from_secs(1)).await;
                 }
                 TokenError::Unreachable(_) | TokenError::Throttled if unreachable + 1 < UNREACHABLE_TRIES => {
                     unreachable += 1;
                     current.asked -= 1;
-                    tokio::time::sleep(Duration::from_secs(1 << unreachable)).await;
+                    self.pause(Duration::from_secs(1 << unreachable)).await;
                 }
                 _ => {
                     // Nothing was consumed; but what was uncertain before stays so.
                     current.asked -= 1;
                     let standing = if earlier {
-                        Standing::Uncertain { since, why: error.to_string() }
+                        Standing::Uncertain { since, why: error.to_string(), refused: again }
                     } else {
                         Standing::Live { last_error: Some(error.to_string()) }
                     };
@@ -590,6 +814,20 @@ impl Keeper {
                     return Err(failed(error));
                 }
             }
+        }
+    }
+
+    async fn give_back_room(&self) {
+        if let Some(spool) = &self.spool {
+            spool.clear().await;
+        }
+    }
+
+    /// Waits, but not when the run is to stop.
+    async fn pause(&self, pause: Duration) {
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = self.auth.stop.cancelled() => {}
         }
     }
 
@@ -601,6 +839,7 @@ impl Keeper {
 
     /// Makes the next generation of what was issued, and saves it.
     async fn succeed(&self, current: &mut Current, open: Open, issued: token::Issued) -> Result<Open, AuthError> {
+        let after = open.tokens.print();
         let tokens = Tokens { access: issued.access, refresh: issued.refresh.or(open.tokens.refresh) };
         let mut grant = Grant {
             generation: open.grant.generation + 1,
@@ -617,6 +856,9 @@ impl Keeper {
         }
         let vault = |source| AuthError::Vault { tenant: self.tenant.clone(), source };
         grant.seal(&self.auth.vault, &self.tenant, &tokens).map_err(vault)?;
+        if let Some((spool, after)) = self.spool.as_ref().zip(after) {
+            spool.keep(after, &grant).await;
+        }
         current.unsaved = Some(Open { n: open.n, grant, tokens });
         self.save(current).await
     }
@@ -629,7 +871,7 @@ impl Keeper {
         };
         let mut tries = 0;
         let entry = loop {
-            let failed = match self.try_save(n, &grant).await {
+            let failed = match self.auth.try_save(&self.line, n, &grant).await {
                 Ok(entry) => break entry,
                 Err(StateError::Store(e)) if tries < 5 => e,
                 Err(e) => return Err(e.into()),
@@ -641,16 +883,5 @@ impl Keeper {
         tracing::info!(tenant = %self.tenant, generation = grant.generation, "grant refreshed");
         current.unsaved = None;
         Ok(Open { n: entry.n, grant: entry.body, tokens })
-    }
-
-    async fn try_save(&self, n: u64, grant: &Grant) -> Result<Entry<Grant>, StateError> {
-        match self.line.append(n, grant.clone()).await {
-            // An earlier try may have saved it, and failed only after that.
-            Err(lost @ StateError::Lost { .. }) => match self.line.last::<Grant>().await? {
-                Some(last) if last.body.generation == grant.generation && last.body.sealed == grant.sealed => Ok(last),
-                _ => Err(lost),
-            },
-            saved => saved,
-        }
     }
 }

@@ -17,6 +17,10 @@ const DEFAULT_LIFE: Duration = Duration::from_secs(3600);
 /// Longest lifetime believed: a day is far above any provider's.
 const LONGEST_LIFE: Duration = Duration::from_secs(86_400);
 
+/// How long one request to the endpoint may take, from its sending to the end of its answer. It answers within a second; what
+/// stands before it gives up, and says so, within 30 s. Short enough that a lease's term covers it and the saving.
+pub(super) const POST: Duration = Duration::from_secs(45);
+
 /// What the endpoint gave.
 #[derive(Debug, Clone)]
 pub(super) struct Issued {
@@ -98,8 +102,25 @@ struct Bad {
     error_description: Option<String>,
 }
 
-/// Posts `form` once, and says what came of it. Whoever calls decides whether to post again.
+/// Waits for a permit, posts `form` once, and says what came of it. Whoever calls decides whether to post again.
 pub(super) async fn post(
+    client: &Client,
+    gate: &Gate,
+    app: &App,
+    secret: &Secret,
+    form: &[(&str, &str)],
+) -> Result<Issued, TokenError> {
+    permit(gate).await;
+    post_paid(client, gate, app, secret, form).await
+}
+
+/// Waits for a permit of [`post_paid`].
+pub(super) async fn permit(gate: &Gate) {
+    gate.permit(Priority(u32::MAX)).await;
+}
+
+/// [`post`] by one who has the permit.
+pub(super) async fn post_paid(
     client: &Client,
     gate: &Gate,
     app: &App,
@@ -117,9 +138,10 @@ pub(super) async fn post(
         hosts: &[],
         priority: Priority(u32::MAX),
     };
-    let budget = Budget { attempts: 1, total: Duration::from_secs(120), body_bytes: BODY_BYTES };
-    let answer = client.send(gate, &budget, &call, Judged::Take).await.map_err(unsent)?;
-    judge(&answer)
+    match tokio::time::timeout(POST, client.send_paid(gate, BODY_BYTES, &call)).await {
+        Ok(answer) => judge(&answer.map_err(unsent)?),
+        Err(_) => Err(TokenError::Unanswered(format!("nothing within {} s", POST.as_secs()))),
+    }
 }
 
 /// Revokes a refresh token, and with it its grant (reference 2.8). An answer without a body is fine.

@@ -1,13 +1,13 @@
 //! The vault: seals what must not lie open on a disk, bound to the place where it belongs.
 //!
 //! XChaCha20-Poly1305 with a random nonce. The key's id stands beside the sealed text, so a wrong key is told from a damaged
-//! entry; the place (tenant, generation, client, environment) is authenticated with it, so an entry copied to another place
+//! entry, and what a former key sealed is still opened while the keys are changed (`rotate`); the place (tenant, generation, client, environment) is authenticated with it, so an entry copied to another place
 //! does not open.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use chacha20poly1305::aead::{Aead as _, KeyInit as _, Payload};
-use chacha20poly1305::{Key, XChaCha20Poly1305, XNonce};
+use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
@@ -26,12 +26,12 @@ pub enum VaultError {
     BadKey,
     /// Sealed under another key.
     #[error(
-        "it is sealed with the vault key {sealed_with}, and the key at hand is {have}\nhint: nothing is lost; give back the key with which the grants were stored"
+        "it is sealed with the vault key {sealed_with}, and the key at hand is {have}\nhint: nothing is lost; give back that key: as the key of [vault], or after a change of keys among its `previous`"
     )]
     WrongKey {
         /// Id of the key that sealed it.
         sealed_with: String,
-        /// Id of ours.
+        /// Ids of ours, and what there is to say of those that could not be had.
         have: String,
     },
     /// The right key does not open it here: changed, or copied from another place.
@@ -75,15 +75,34 @@ impl Sealed {
     }
 }
 
-/// A key that seals and opens.
-pub struct Vault {
+/// One key.
+struct Key {
     id: String,
     cipher: XChaCha20Poly1305,
 }
 
+impl Key {
+    fn new(key: &Secret) -> Result<Self, VaultError> {
+        let bytes = Zeroizing::new(decode(key.expose()).ok_or(VaultError::BadKey)?);
+        let array: [u8; 32] = bytes.as_slice().try_into().map_err(|_| VaultError::BadKey)?;
+        let array = Zeroizing::new(array);
+        let digest = Sha256::new().chain_update(b"hirelake vault key id").chain_update(array.as_slice()).finalize();
+        let id = digest.iter().take(4).map(|b| format!("{b:02x}")).collect();
+        Ok(Self { id, cipher: XChaCha20Poly1305::new(&(*array).into()) })
+    }
+}
+
+/// The keys: one that seals and opens, and former ones that only open.
+pub struct Vault {
+    key: Key,
+    former: Vec<Key>,
+    /// Former keys that could not be had, and why.
+    missing: Vec<String>,
+}
+
 impl std::fmt::Debug for Vault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Vault").field("key", &self.id).finish_non_exhaustive()
+        f.debug_struct("Vault").field("key", &self.key.id).finish_non_exhaustive()
     }
 }
 
@@ -94,18 +113,33 @@ impl Vault {
     ///
     /// [`VaultError::BadKey`].
     pub fn new(key: &Secret) -> Result<Self, VaultError> {
-        let bytes = Zeroizing::new(decode(key.expose()).ok_or(VaultError::BadKey)?);
-        let array: [u8; 32] = bytes.as_slice().try_into().map_err(|_| VaultError::BadKey)?;
-        let array = Zeroizing::new(array);
-        let digest = Sha256::new().chain_update(b"hirelake vault key id").chain_update(array.as_slice()).finalize();
-        let id = digest.iter().take(4).map(|b| format!("{b:02x}")).collect();
-        Ok(Self { id, cipher: XChaCha20Poly1305::new(&Key::from(*array)) })
+        Ok(Self { key: Key::new(key)?, former: Vec::new(), missing: Vec::new() })
     }
 
-    /// Id of the key.
+    /// Adds a key that opens and seals nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`VaultError::BadKey`].
+    pub fn add_former(&mut self, key: &Secret) -> Result<(), VaultError> {
+        self.former.push(Key::new(key)?);
+        Ok(())
+    }
+
+    /// Notes a former key that cannot be had: that matters only when something turns up that it sealed.
+    pub fn miss_former(&mut self, why: String) {
+        self.missing.push(why);
+    }
+
+    /// Id of the key that seals.
     #[must_use]
     pub fn key_id(&self) -> &str {
-        &self.id
+        &self.key.id
+    }
+
+    /// Ids of the former keys at hand.
+    pub fn former_ids(&self) -> impl Iterator<Item = &str> {
+        self.former.iter().map(|k| k.id.as_str())
     }
 
     /// Seals `plain` for `place`.
@@ -116,10 +150,10 @@ impl Vault {
     pub fn seal(&self, place: &str, plain: &[u8]) -> Result<Sealed, VaultError> {
         let nonce: [u8; NONCE_BYTES] = rand::random();
         let payload = Payload { msg: plain, aad: place.as_bytes() };
-        let sealed = self.cipher.encrypt(&XNonce::from(nonce), payload).map_err(|_| VaultError::Sealing)?;
+        let sealed = self.key.cipher.encrypt(&XNonce::from(nonce), payload).map_err(|_| VaultError::Sealing)?;
         let mut text = nonce.to_vec();
         text.extend(sealed);
-        Ok(Sealed { key: self.id.clone(), text: BASE64.encode(text) })
+        Ok(Sealed { key: self.key.id.clone(), text: BASE64.encode(text) })
     }
 
     /// Opens what was sealed for `place`.
@@ -128,14 +162,22 @@ impl Vault {
     ///
     /// [`VaultError::WrongKey`] or [`VaultError::Damaged`].
     pub fn open(&self, place: &str, sealed: &Sealed) -> Result<Zeroizing<Vec<u8>>, VaultError> {
-        if sealed.key != self.id {
-            return Err(VaultError::WrongKey { sealed_with: sealed.key.clone(), have: self.id.clone() });
+        let keys = std::iter::once(&self.key).chain(&self.former);
+        let mut fitting = keys.clone().filter(|k| k.id == sealed.key).peekable();
+        if fitting.peek().is_none() {
+            let mut have = keys.map(|k| k.id.as_str()).collect::<Vec<_>>().join(" and ");
+            for why in &self.missing {
+                have += &format!("; {why}");
+            }
+            return Err(VaultError::WrongKey { sealed_with: sealed.key.clone(), have });
         }
         let bytes = BASE64.decode(&sealed.text).map_err(|_| VaultError::Damaged)?;
         let (nonce, text) = bytes.split_at_checked(NONCE_BYTES).ok_or(VaultError::Damaged)?;
         let nonce: [u8; NONCE_BYTES] = nonce.try_into().map_err(|_| VaultError::Damaged)?;
-        let payload = Payload { msg: text, aad: place.as_bytes() };
-        self.cipher.decrypt(&XNonce::from(nonce), payload).map(Zeroizing::new).map_err(|_| VaultError::Damaged)
+        let payload = || Payload { msg: text, aad: place.as_bytes() };
+        // An id is short: two keys may share one.
+        let opened = fitting.find_map(|k| k.cipher.decrypt(&XNonce::from(nonce), payload()).ok());
+        opened.map(Zeroizing::new).ok_or(VaultError::Damaged)
     }
 }
 
@@ -170,6 +212,28 @@ mod tests {
         assert_eq!(v.open("grants/acme/1", &cut), Err(VaultError::Damaged));
         assert!(!serde_json::to_string(&sealed).unwrap().contains("canary"));
         assert_ne!(sealed, v.seal("grants/acme/1", b"canary").unwrap(), "a nonce is never used twice");
+    }
+
+    #[test]
+    fn a_former_key_opens_and_seals_nothing() {
+        let old = vault(7).seal("here", b"canary").unwrap();
+        let mut v = vault(8);
+        v.add_former(&Secret::new("07".repeat(32))).unwrap();
+        assert_eq!(v.open("here", &old).unwrap().as_slice(), b"canary");
+        assert_eq!(v.open("there", &old), Err(VaultError::Damaged));
+        assert_eq!(v.seal("here", b"x").unwrap().key, vault(8).key_id());
+        let mut v = vault(9);
+        v.miss_former("file old.key cannot be read".into());
+        let id = vault(7).key_id().to_owned();
+        let error = v.open("here", &old).unwrap_err().to_string();
+        let (have, _) = error.split_once("\nhint: ").unwrap();
+        assert_eq!(
+            have,
+            format!(
+                "it is sealed with the vault key {id}, and the key at hand is {}; file old.key cannot be read",
+                v.key_id()
+            )
+        );
     }
 
     #[test]

@@ -5,9 +5,13 @@
 
 mod check;
 mod connect;
+mod disconnect;
+mod keepalive;
 mod registration;
 mod sandbox;
+mod status;
 mod sync;
+mod vault;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
@@ -24,9 +28,8 @@ use crate::catalog;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{self, Config, ConfigError};
 use crate::demo;
-use crate::names::{AppName, ResourceName};
+use crate::names::{AppName, ResourceName, Tenant};
 use crate::report::{ExitCode, Failure};
-use crate::status;
 use crate::store::StoreError;
 use crate::sync::{SyncError, World};
 
@@ -71,12 +74,12 @@ enum Command {
     Check(check::Check),
     /// Bring the lake up to date
     Sync(sync::Sync),
-    /// How every tenant stands: grant, last run, rows, cursors
-    Status {
-        /// As JSON
-        #[arg(long)]
-        json: bool,
-    },
+    /// How every tenant stands: grant, last run, rows, cursors; a verdict for monitors
+    Status(status::Status),
+    /// Refresh the grants that would die unused: for a weekly cron
+    Keepalive(keepalive::Keepalive),
+    /// Let a tenant go: revoke its grant, forget its tokens, and erase its lake if asked to
+    Disconnect(disconnect::Disconnect),
     /// What can be read: resources, scopes, modes; of one resource its columns
     Catalog {
         /// A resource
@@ -93,6 +96,9 @@ enum Command {
         /// The table
         resource: ResourceName,
     },
+    /// The keys under which tokens are sealed
+    #[command(subcommand)]
+    Vault(vault::Vault),
     /// Run a pretend Lever on this machine
     Sandbox(sandbox::Sandbox),
     /// See the whole path in a minute: a pretend Lever, two tenants, two syncs
@@ -217,14 +223,9 @@ async fn command(args: Args) -> Result<ExitCode, CliError> {
         Command::Connect(connect_args) => connect::connect(&world()?, connect_args).await,
         Command::Check(check_args) => check::check(args.config.as_deref(), check_args).await,
         Command::Sync(sync_args) => sync::sync(world()?, sync_args).await,
-        Command::Status { json } => {
-            let all = status::read(&world()?).await?;
-            if all.is_empty() {
-                note("no tenant is connected yet\nhint: `hirelake connect TENANT` connects one");
-            }
-            let text = if json { serde_json::to_string_pretty(&all).unwrap_or_default() } else { status::table(&all) };
-            print(&text)
-        }
+        Command::Status(status_args) => status::status(&world()?, status_args).await,
+        Command::Keepalive(keepalive_args) => keepalive::keepalive(world()?, keepalive_args).await,
+        Command::Disconnect(disconnect_args) => disconnect::disconnect(&world()?, disconnect_args).await,
         Command::Catalog { scopes: true, app, .. } => {
             let config = load()?;
             registration::scopes(&config, app.as_ref())
@@ -252,6 +253,7 @@ async fn command(args: Args) -> Result<ExitCode, CliError> {
             }
             Ok(ExitCode::Done)
         }
+        Command::Vault(vault_args) => vault::vault(&world()?, vault_args).await,
         Command::Sandbox(sandbox_args) => sandbox::sandbox(sandbox_args).await,
         Command::Demo { dir, opportunities } => {
             let mut out = anstream::stdout();
@@ -269,6 +271,13 @@ fn no_resource(config: &Config, name: &ResourceName) -> CliError {
     CliError::Usage {
         what: format!("there is no resource `{name}`"),
         hint: near.map_or_else(|| "`hirelake catalog` lists them".to_owned(), |n| format!("did you mean `{n}`?")),
+    }
+}
+
+fn no_tenant(tenant: &Tenant) -> CliError {
+    CliError::Usage {
+        what: format!("tenant {tenant} was never connected"),
+        hint: "`hirelake status` lists those that were".into(),
     }
 }
 

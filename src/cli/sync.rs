@@ -76,7 +76,7 @@ pub(super) async fn sync(world: World, args: Sync) -> Result<ExitCode, CliError>
     let report = tokio::select! {
         report = &mut work => report?,
         () = watch(progress) => unreachable_watch()?,
-        () = signals(stop) => unreachable_watch()?,
+        never = signals(stop) => match never {},
     };
     finish(&report, args.report.as_deref())
 }
@@ -129,10 +129,10 @@ pub(super) async fn signal() {
 }
 
 /// Stops cleanly at the first signal; a second one, or 18 s, end the process at once with the same code.
-async fn signals(stop: tokio_util::sync::CancellationToken) {
+pub(super) async fn signals(stop: tokio_util::sync::CancellationToken) -> std::convert::Infallible {
     signal().await;
     stop.cancel();
-    note("stopping: what is finished is being committed; a second signal ends at once");
+    note("stopping: what was begun is brought to a safe end; a second signal ends at once");
     tokio::select! {
         () = signal() => {}
         // Who sends SIGTERM kills after 20 or 30 s.

@@ -9,8 +9,8 @@ use toml::{Table as TomlTable, Value};
 use url::Url;
 
 use super::{
-    App, Config, ConfigError, ConnectConfig, DEFAULT_FILE, NOT_A_SOURCE, SecretSource, TenantConfig, first_line,
-    hint_line,
+    App, Config, ConfigError, ConnectConfig, DEFAULT_FILE, KeepaliveConfig, NOT_A_SOURCE, SecretSource, TenantConfig,
+    first_line, hint_line,
 };
 use crate::catalog::{
     self, Endpoints, Environment, Granularity, Mode, OnDelete, Provider, Rate, Resource, Table, is_loopback, scopes,
@@ -50,6 +50,8 @@ struct Raw {
     sync: RawSync,
     #[serde(default)]
     connect: RawConnect,
+    #[serde(default)]
+    keepalive: RawKeepalive,
 }
 
 fn default_lake() -> String {
@@ -141,6 +143,19 @@ impl Default for RawConnect {
             listen: std::net::SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, 8915)),
             invite_life: "7d".into(),
         }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawKeepalive {
+    before: String,
+    per_second: f64,
+}
+
+impl Default for RawKeepalive {
+    fn default() -> Self {
+        Self { before: "45d".into(), per_second: 2.0 }
     }
 }
 
@@ -377,6 +392,10 @@ impl Checker<'_> {
             let what = "`tenants_at_once` must be from 1 to 1000".to_owned();
             return Err(self.invalid("sync", "tenants_at_once", what, "8 is the default"));
         }
+        if !(0.01..=100.0).contains(&raw.keepalive.per_second) {
+            let what = "`per_second` must be from 0.01 to 100".to_owned();
+            return Err(self.invalid("keepalive", "per_second", what, "2.0 is the default"));
+        }
         // A path is meant from where the file stands, not from where the program was started.
         let place = |url: String| {
             if url.contains("://") || base.as_os_str().is_empty() {
@@ -401,6 +420,10 @@ impl Checker<'_> {
                 invite_life: time("connect", "invite_life", &raw.connect.invite_life)?,
                 listen: raw.connect.listen,
                 public_url: self.public_url(raw.connect.public_url)?,
+            },
+            keepalive: KeepaliveConfig {
+                before: time("keepalive", "before", &raw.keepalive.before)?,
+                per_second: raw.keepalive.per_second,
             },
             provider,
             apps,

@@ -10,6 +10,7 @@ mod guide;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -70,6 +71,11 @@ pub enum ConfigError {
 const NOT_A_SOURCE: &str =
     "expected where the secret is: `{ env = \"NAME\" }`, `{ file = \"PATH\" }` or `{ command = [\"PROGRAM\"] }`";
 
+/// How long a command may take to print a secret: a key service across the world answers within seconds.
+const COMMAND: Duration = Duration::from_secs(30);
+/// Most that a command may print; a key is a hundred bytes.
+const PRINTED_BYTES: u64 = 64 << 10;
+
 /// Where a secret is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SecretSource {
@@ -88,6 +94,28 @@ impl SecretSource {
             Self::File(file) => Self::File(folder.join(file)),
             other => other,
         }
+    }
+
+    /// Fetches a secret on which all others depend: a file of it must not be readable by everybody on the machine.
+    ///
+    /// # Errors
+    ///
+    /// As [`SecretSource::fetch`], and when its file is open to others.
+    pub fn fetch_private(&self, what: &str) -> Result<Secret, ConfigError> {
+        #[cfg(unix)]
+        if let Self::File(path) = self {
+            use std::os::unix::fs::PermissionsExt as _;
+            // What cannot be looked at is told by the reading.
+            let mode = std::fs::metadata(path).map_or(0, |m| m.permissions().mode());
+            if mode & 0o007 != 0 {
+                return Err(ConfigError::Secret {
+                    what: what.to_owned(),
+                    why: format!("every user of this machine may open {}", path.display()),
+                    hint: format!("`chmod 600 {}`; a group of its own may read it, with 640", path.display()),
+                });
+            }
+        }
+        self.fetch(what)
     }
 
     /// Fetches the secret.
@@ -110,27 +138,7 @@ impl SecretSource {
                     "check the path and that this user may read it".into(),
                 )
             })?,
-            Self::Command(command) => {
-                let (program, args) = command
-                    .split_first()
-                    .ok_or_else(|| fail("the command is empty".into(), "give the program and its arguments".into()))?;
-                let out = std::process::Command::new(program)
-                    .args(args)
-                    .stdin(std::process::Stdio::null())
-                    .output()
-                    .map_err(|e| {
-                        fail(format!("`{program}` cannot be run ({e})"), "check that the program is on the PATH".into())
-                    })?;
-                if !out.status.success() {
-                    return Err(fail(
-                        format!("`{program}` ended with {}", out.status),
-                        "run it by hand to see why".into(),
-                    ));
-                }
-                String::from_utf8(out.stdout).map_err(|_| {
-                    fail(format!("`{program}` did not print text"), "it must print the secret alone".into())
-                })?
-            }
+            Self::Command(command) => printed(command, COMMAND).map_err(|(why, hint)| fail(why, hint.into()))?,
         };
         let text = text.trim();
         if text.is_empty() {
@@ -138,6 +146,48 @@ impl SecretSource {
         }
         Ok(Secret::new(text))
     }
+}
+
+/// What a command prints within `limit`, or why not and what to do. What it says on stderr may be anything, so it is not
+/// looked at.
+fn printed(command: &[String], limit: Duration) -> Result<String, (String, &'static str)> {
+    use std::process::Stdio;
+    let (program, args) =
+        command.split_first().ok_or(("the command is empty".to_owned(), "give the program and its arguments"))?;
+    let mut child = std::process::Command::new(program)
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(|e| (format!("`{program}` cannot be run ({e})"), "check that the program is on the PATH"))?;
+    let stdout = child.stdout.take();
+    let (sender, printed) = std::sync::mpsc::channel();
+    // A thread of its own, because a pipe is read with no limit of time. It ends with the pipe.
+    std::thread::spawn(move || {
+        let mut text = Vec::new();
+        let read = stdout.map(|s| s.take(PRINTED_BYTES)).map(|mut s| s.read_to_end(&mut text));
+        let _ = sender.send(read.transpose().map(|_| text));
+    });
+    let by_hand = "run it by hand to see why";
+    let late = || (format!("`{program}` did not end within {} s", limit.as_secs_f64()), by_hand);
+    let Ok(read) = printed.recv_timeout(limit) else {
+        let _ = child.kill();
+        let _ = child.wait();
+        return Err(late());
+    };
+    let (sender, ended) = std::sync::mpsc::channel();
+    // It has closed its output, so it is at its end; one that lingers all the same is left behind.
+    std::thread::spawn(move || {
+        let _ = sender.send(child.wait());
+    });
+    let status = ended.recv_timeout(limit).map_err(|_| late())?;
+    let status = status.map_err(|e| (format!("`{program}` cannot be waited for ({e})"), by_hand))?;
+    if !status.success() {
+        return Err((format!("`{program}` ended with {status}"), by_hand));
+    }
+    let text = read.map_err(|e| (format!("what `{program}` prints cannot be read ({e})"), by_hand))?;
+    String::from_utf8(text).map_err(|_| (format!("`{program}` did not print text"), "it must print the secret alone"))
 }
 
 /// By hand, because whatever stands in its place may be the secret itself, which serde's own errors would quote.
@@ -222,6 +272,16 @@ pub struct ConnectConfig {
     pub invite_life: Duration,
 }
 
+/// When `hirelake keepalive` refreshes a grant, and how fast.
+#[derive(Debug, Clone, PartialEq)]
+pub struct KeepaliveConfig {
+    /// A grant is due when less than this is left until its idle deadline. Default 45 days: half of Lever's 90, so that a
+    /// weekly run may fail six times in a row.
+    pub before: Duration,
+    /// Grants refreshed a second, over all apps. Default 2: a thousand take eight minutes.
+    pub per_second: f64,
+}
+
 /// Everything that a run needs to know, checked.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -239,6 +299,8 @@ pub struct Config {
     pub vault_previous: Vec<SecretSource>,
     /// The page on which customers connect.
     pub connect: ConnectConfig,
+    /// Refreshing before the idle limit.
+    pub keepalive: KeepaliveConfig,
     /// The provider's catalogue, the user's additions included.
     pub provider: Provider,
     /// Apps by name.
@@ -414,4 +476,61 @@ fn first_line(text: &str) -> String {
 
 fn hint_line(text: &str) -> String {
     text.split_once("\nhint: ").map_or_else(String::new, |(_, h)| h.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Vec<String> {
+        ["sh", "-c", script].map(str::to_owned).to_vec()
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_command_prints_the_secret_and_what_goes_wrong_quotes_none_of_it() {
+        let fetch = |script: &str| SecretSource::Command(shell(script)).fetch("the key");
+        assert_eq!(fetch("echo '  canary  '; echo noise >&2").unwrap().expose(), "canary");
+        let failed: Vec<String> = ["echo canary; echo canary >&2; exit 3", "printf ''", "printf '\\377canary'"]
+            .iter()
+            .map(|script| fetch(script).unwrap_err().to_string())
+            .collect();
+        insta::assert_snapshot!(failed.join("\n"), @r"
+        the key cannot be had: `sh` ended with exit status: 3
+        hint: run it by hand to see why
+        the key cannot be had: it is empty
+        hint: put the secret there
+        the key cannot be had: `sh` did not print text
+        hint: it must print the secret alone
+        ");
+        let missing = SecretSource::Command(vec!["/nonexistent/canary".into()]).fetch("the key").unwrap_err();
+        assert!(missing.to_string().contains("cannot be run"), "{missing}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_command_that_hangs_is_given_up() {
+        let began = std::time::Instant::now();
+        let (why, _) = printed(&shell("echo canary; exec sleep 600"), Duration::from_millis(300)).unwrap_err();
+        assert_eq!(why, "`sh` did not end within 0.3 s");
+        assert!(began.elapsed() < Duration::from_secs(60));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_key_file_that_everybody_may_read_is_refused() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("vault.key");
+        std::fs::write(&path, "canary").unwrap();
+        let source = SecretSource::File(path.clone());
+        for (mode, fine) in
+            [(0o600, true), (0o640, true), (0o400, true), (0o644, false), (0o604, false), (0o602, false)]
+        {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(source.fetch_private("the vault key").is_ok(), fine, "{mode:o}");
+        }
+        let error = source.fetch_private("the vault key").unwrap_err().to_string();
+        assert!(error.contains("hint: `chmod 600 ") && !error.contains("canary"), "{error}");
+    }
 }

@@ -332,6 +332,28 @@ impl Client {
         gate: &Gate,
         budget: &Budget,
         call: &Call<'_>,
+        judge: impl FnMut(Answer) -> Judged<T>,
+    ) -> Result<T, HttpError> {
+        self.attempts(gate, budget, call, false, judge).await
+    }
+
+    /// Makes the request once, by one who waited for its permit before, so that nothing is waited for between what was made
+    /// sure of and the sending.
+    ///
+    /// # Errors
+    ///
+    /// [`HttpError`], with what the attempt met.
+    pub async fn send_paid(&self, gate: &Gate, body_bytes: usize, call: &Call<'_>) -> Result<Answer, HttpError> {
+        let budget = Budget { attempts: 1, total: Duration::ZERO, body_bytes };
+        self.attempts(gate, &budget, call, true, Judged::Take).await
+    }
+
+    async fn attempts<T>(
+        &self,
+        gate: &Gate,
+        budget: &Budget,
+        call: &Call<'_>,
+        paid: bool,
         mut judge: impl FnMut(Answer) -> Judged<T>,
     ) -> Result<T, HttpError> {
         let began = self.clock.elapsed();
@@ -339,7 +361,7 @@ impl Client {
         let mut attempt = 0;
         loop {
             attempt += 1;
-            let (cause, retry_after) = match self.attempt(gate, budget, call, attempt).await {
+            let (cause, retry_after) = match self.attempt(gate, budget, call, attempt, paid && attempt == 1).await {
                 Ok(answer) if meaning(answer.status) == Meaning::Later => {
                     (Cause::Status(answer.status), answer.retry_after)
                 }
@@ -413,16 +435,25 @@ impl Client {
         })
     }
 
-    async fn attempt(&self, gate: &Gate, budget: &Budget, call: &Call<'_>, attempts: u32) -> Result<Answer, Cause> {
+    async fn attempt(
+        &self,
+        gate: &Gate,
+        budget: &Budget,
+        call: &Call<'_>,
+        attempts: u32,
+        paid: bool,
+    ) -> Result<Answer, Cause> {
         let mut url = call.url.clone();
         if !call.query.is_empty() {
             url.query_pairs_mut().extend_pairs(call.query);
         }
-        for _ in 0..=HOPS {
+        for hop in 0..=HOPS {
             if !is_safe(&url) {
                 return Err(Cause::PlainHttp);
             }
-            gate.permit(call.priority).await;
+            if hop > 0 || !paid {
+                gate.permit(call.priority).await;
+            }
             let sent = self.clock.elapsed();
             let mut request = match call.method {
                 Method::Get => self.inner.get(url.clone()),

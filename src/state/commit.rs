@@ -24,6 +24,8 @@ pub enum CommitKind {
     Backfill,
     /// The table was laid anew, or brought forward to a newer catalogue.
     Relay,
+    /// The tenant's rows were erased: nothing is covered any more.
+    Erased,
 }
 
 /// What is covered, by the filter that covered it.

@@ -24,6 +24,11 @@ const BEAT: Duration = Duration::from_secs(60);
 /// What must be left of the term when a write begins: the longest that one write may take.
 const WRITE: Duration = Duration::from_secs(60);
 
+/// Silent for so long, an owner elsewhere is no longer shown as one: many times the term, so that no clock matters.
+const LONG_GONE: Duration = Duration::from_secs(3600);
+/// A lock that is found held is looked at once more after this long: `lease_info` may have had it for a moment.
+const GLIMPSE: Duration = Duration::from_millis(20);
+
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Body {
     owner: RunId,
@@ -76,14 +81,24 @@ impl State {
         self.line(&["leases", tenant.as_str()])
     }
 
-    /// Who holds the tenant now, judged by the newest entry alone.
+    /// Who holds the tenant now, as far as can be told without writing: an owner on this machine whose lock is free is gone,
+    /// and so is one elsewhere that has not beaten for an hour (by its own clock and ours).
     ///
     /// # Errors
     ///
     /// When the state cannot be read.
     pub async fn lease_info(&self, tenant: &Tenant) -> Result<Option<LeaseInfo>, StateError> {
-        let last = self.leases(tenant).last::<Body>().await?;
-        Ok(last.filter(|l| !l.body.released).map(|l| LeaseInfo { owner: l.body.owner, host: l.body.host }))
+        let Some(last) = self.leases(tenant).last::<Body>().await?.filter(|l| !l.body.released) else {
+            return Ok(None);
+        };
+        let here = last.body.host == host();
+        let gone = if here && self.store().root().is_some() {
+            // Let go at once; who takes the lease in this moment looks a second time.
+            matches!(self.lock(tenant)?, Lock::Held(_))
+        } else {
+            self.clock().now().since(last.at) > LONG_GONE
+        };
+        Ok((!gone).then_some(LeaseInfo { owner: last.body.owner, host: last.body.host }))
     }
 
     /// Takes the tenant for `run`.
@@ -99,7 +114,12 @@ impl State {
             host: body.map_or_else(|| "this machine".into(), |b| b.host.clone()),
             remaining_s: remaining.as_secs(),
         };
-        let lock = match self.lock(tenant)? {
+        let mut lock = self.lock(tenant)?;
+        if matches!(lock, Lock::Busy) {
+            tokio::time::sleep(GLIMPSE).await;
+            lock = self.lock(tenant)?;
+        }
+        let lock = match lock {
             Lock::Held(lock) => Some(lock),
             Lock::Absent => None,
             Lock::Busy => {
@@ -188,10 +208,19 @@ impl Lease {
     ///
     /// [`StateError::LeaseLost`]: nothing may be written.
     pub async fn ensure(&self) -> Result<(), StateError> {
+        self.ensure_for(Duration::ZERO).await
+    }
+
+    /// Makes sure that the rest of the term covers `before` and then one write, with a beat if need be.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::LeaseLost`]: nothing may be begun.
+    pub async fn ensure_for(&self, before: Duration) -> Result<(), StateError> {
         let mut inner = self.inner.lock().await;
         self.check(&inner)?;
         let left = TERM.saturating_sub(self.state.clock().elapsed().saturating_sub(inner.renewed));
-        if left < WRITE + BEAT / 2 {
+        if left < before + WRITE + BEAT / 2 {
             self.beat(&mut inner).await?;
         }
         Ok(())
@@ -308,7 +337,11 @@ mod tests {
         let store = Store::open(dir.path().to_str().unwrap()).unwrap();
         let state = state(&store);
         let tenant: Tenant = "acme".parse().unwrap();
-        drop(state.lease(&tenant, RunId::new()).await.unwrap());
+        let owner = RunId::new();
+        let held = state.lease(&tenant, owner).await.unwrap();
+        assert_eq!(state.lease_info(&tenant).await.unwrap().unwrap().owner, owner);
+        drop(held);
+        assert_eq!(state.lease_info(&tenant).await.unwrap(), None, "it died without a word, and its lock is free");
         state.lease(&tenant, RunId::new()).await.unwrap();
     }
 

@@ -71,9 +71,8 @@ impl Line {
     async fn listing(&self) -> Result<Vec<(u64, Object)>, StateError> {
         let mut found: Vec<(u64, Object)> = Vec::new();
         for object in self.store.list(&self.prefix).await? {
-            let number = object.path.filename().and_then(|f| f.strip_suffix(".json")).filter(|f| f.len() == 15);
             // Anything else in the folder is not ours to judge.
-            if let Some(n) = number.and_then(|f| f.parse::<u64>().ok()).and_then(|c| LAST.checked_sub(c)) {
+            if let Some(n) = object.path.filename().and_then(number) {
                 found.push((n, object));
             }
         }
@@ -83,15 +82,19 @@ impl Line {
 
     async fn read<T: DeserializeOwned>(&self, path: &Path, n: u64) -> Result<Option<WireIn<T>>, StateError> {
         let Some(bytes) = self.store.get(path).await? else { return Ok(None) };
+        Self::parse(path, n, &bytes).map(Some)
+    }
+
+    fn parse<T: DeserializeOwned>(path: &Path, n: u64, bytes: &[u8]) -> Result<WireIn<T>, StateError> {
         let corrupt = |why: String| StateError::Corrupt { path: path.to_string(), why };
-        let entry: WireIn<T> = serde_json::from_slice(&bytes).map_err(|e| {
+        let entry: WireIn<T> = serde_json::from_slice(bytes).map_err(|e| {
             // The position and the kind say enough; serde's own sentence could quote a value.
             corrupt(format!("{} at line {}, column {}", kind(&e), e.line(), e.column()))
         })?;
         if entry.n != n {
             return Err(corrupt(format!("it says that it is number {}, its name says {n}", entry.n)));
         }
-        Ok(Some(entry))
+        Ok(entry)
     }
 
     /// The newest entry, `None` when the line is empty.
@@ -100,7 +103,12 @@ impl Line {
     ///
     /// [`StateError::Corrupt`] when it does not parse; it is never skipped.
     pub async fn last<T: DeserializeOwned>(&self) -> Result<Option<Entry<T>>, StateError> {
-        Ok(self.last_written().await?.map(|(entry, _)| entry))
+        let Some((path, bytes)) = self.store.first(&self.prefix, |name| number(name).is_some()).await? else {
+            return Ok(None);
+        };
+        let n = path.filename().and_then(number).unwrap_or_default();
+        let wire = Self::parse::<T>(&path, n, &bytes)?;
+        Ok(Some(Entry { n: wire.n, at: wire.at, body: wire.body }))
     }
 
     /// The newest entry and when the store says that it was written.
@@ -126,12 +134,9 @@ impl Line {
     pub async fn append<T: Serialize>(&self, after: u64, body: T) -> Result<Entry<T>, StateError> {
         let n = after + 1;
         let wire = WireOut { n, nonce: uuid::Uuid::now_v7(), at: self.clock.now(), body: &body };
-        let corrupt =
-            |e: serde_json::Error| StateError::Corrupt { path: self.path(n).to_string(), why: kind(&e).into() };
-        let mut text = serde_json::to_vec_pretty(&wire).map_err(corrupt)?;
-        text.push(b'\n');
+        let text = text(&wire, &self.path(n))?;
         let lost = || StateError::Lost { line: self.prefix.to_string(), n };
-        if self.store.create(&self.path(n), Bytes::from(text)).await? == Created::Exists {
+        if self.store.create(&self.path(n), text).await? == Created::Exists {
             // Ours, perhaps: a create whose answer was lost is sent again by the store's client.
             match self.read::<serde::de::IgnoredAny>(&self.path(n), n).await? {
                 Some(found) if found.nonce == wire.nonce => {}
@@ -147,6 +152,68 @@ impl Line {
         Ok(Entry { n, at, body })
     }
 
+    /// Writes what `newest`, the line's newest entry, says over every older one, so that nothing of what they held stays.
+    /// Their names stay taken: were they removed, a writer who slept could make an old number anew, with its secrets in it,
+    /// and though the newest would still stand, what it wrote would lie there for ever. May be repeated.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read or written; what was not reached still holds what it held.
+    pub async fn forget_older<T>(&self, newest: &Entry<T>) -> Result<u64, StateError>
+    where
+        T: Serialize + DeserializeOwned + PartialEq,
+    {
+        self.store.remove_unfinished(&self.prefix)?;
+        let mut forgotten = 0;
+        for (n, object) in self.listing().await?.into_iter().filter(|(n, _)| *n < newest.n) {
+            if self.read::<T>(&object.path, n).await.is_ok_and(|e| e.is_none_or(|e| e.body == newest.body)) {
+                continue;
+            }
+            let wire = WireOut { n, nonce: uuid::Uuid::now_v7(), at: newest.at, body: &newest.body };
+            self.store.overwrite(&object.path, text(&wire, &object.path)?).await?;
+            forgotten += 1;
+        }
+        Ok(forgotten)
+    }
+
+    /// Every entry that stands, newest first; `None` for one that does not parse. Only the newest is the truth: the others
+    /// are what is left of it.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    pub async fn all<T: DeserializeOwned>(&self) -> Result<Vec<(u64, Option<T>)>, StateError> {
+        let mut all = Vec::new();
+        for (n, object) in self.listing().await? {
+            match self.read::<T>(&object.path, n).await {
+                Ok(Some(wire)) => all.push((n, Some(wire.body))),
+                Ok(None) => {}
+                Err(StateError::Corrupt { .. }) => all.push((n, None)),
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(all)
+    }
+
+    /// Removes entries below the number `n` whatever their age, and what a killed create left half written, but never the
+    /// newest two. An owner who slept and makes one of them anew finds the newer ones and has lost. Whoever calls holds the
+    /// lease. Returns how many.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be listed or written.
+    pub async fn drop_below(&self, n: u64) -> Result<u64, StateError> {
+        let mut dropped = 0;
+        for (number, object) in self.listing().await?.iter().skip(2) {
+            if *number < n {
+                self.store.remove(&object.path).await?;
+                dropped += 1;
+            }
+        }
+        self.store.remove_unfinished(&self.prefix)?;
+        Ok(dropped)
+    }
+
     async fn sweep(&self, listing: &[(u64, Object)]) -> Result<(), StateError> {
         let Some((_, newest)) = listing.first() else { return Ok(()) };
         for (_, object) in listing.iter().skip(2) {
@@ -157,6 +224,19 @@ impl Line {
         }
         Ok(())
     }
+}
+
+/// The number of an entry by its name; `None` for a name that is not an entry's.
+fn number(name: &str) -> Option<u64> {
+    let digits = name.strip_suffix(".json").filter(|d| d.len() == 15 && d.bytes().all(|b| b.is_ascii_digit()))?;
+    LAST.checked_sub(digits.parse().ok()?)
+}
+
+fn text<T: Serialize>(wire: &WireOut<'_, T>, path: &Path) -> Result<Bytes, StateError> {
+    let corrupt = |e: serde_json::Error| StateError::Corrupt { path: path.to_string(), why: kind(&e).into() };
+    let mut text = serde_json::to_vec_pretty(wire).map_err(corrupt)?;
+    text.push(b'\n');
+    Ok(text.into())
 }
 
 fn kind(e: &serde_json::Error) -> &'static str {
@@ -212,6 +292,35 @@ mod tests {
         store.remove(&line.path(1)).await.unwrap();
         assert!(matches!(line.append(0, "late").await, Err(StateError::Lost { n: 1, .. })));
         assert_eq!(line.last::<String>().await.unwrap().unwrap().body, "two");
+    }
+
+    #[tokio::test]
+    async fn what_is_forgotten_is_gone_and_its_numbers_stay_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        for store in [Store::open(dir.path().to_str().unwrap()).unwrap(), Store::memory()] {
+            let line = line(&store);
+            for n in 0..3 {
+                line.append(n, format!("canary {n}")).await.unwrap();
+            }
+            // A cut entry holds its secret too.
+            store.overwrite(&line.path(2), Bytes::from_static(b"{\"n\": 2, \"body\": \"canary")).await.unwrap();
+            if let Some(root) = store.root() {
+                std::fs::write(root.join("grants/acme/999999999999990.json#1"), "canary, half-written").unwrap();
+            }
+            let newest = line.append(3, "nothing".to_owned()).await.unwrap();
+            assert_eq!(line.forget_older(&newest).await.unwrap(), 3);
+            assert_eq!(line.forget_older(&newest).await.unwrap(), 0);
+            for entry in store.list(&Path::from("grants")).await.unwrap() {
+                let text = String::from_utf8(store.get(&entry.path).await.unwrap().unwrap().to_vec()).unwrap();
+                assert!(!text.contains("canary"), "{text}");
+            }
+            for n in 0..4 {
+                assert!(matches!(line.append(n, "late".to_owned()).await, Err(StateError::Lost { .. })));
+            }
+            assert_eq!(line.last::<String>().await.unwrap().unwrap().body, "nothing");
+        }
+        let left: Vec<_> = std::fs::read_dir(dir.path().join("grants/acme")).unwrap().flatten().collect();
+        assert_eq!(left.len(), 4, "{left:?}");
     }
 
     #[tokio::test]

@@ -83,6 +83,26 @@ fn busy_hint(remaining_s: u64) -> String {
     }
 }
 
+/// A record in quarantine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Quarantined {
+    path: Path,
+    /// What it is sealed for.
+    pub place: String,
+}
+
+impl Quarantined {
+    /// `quarantine/<tenant>/<resource>/<time>-<run>-<number>.sealed`, or with a mark before the end.
+    fn at(path: Path) -> Option<Self> {
+        let parts: Vec<String> = path.parts().map(|p| p.as_ref().to_owned()).collect();
+        let [_, tenant, resource, name] = parts.as_slice() else { return None };
+        let (_, rest) = name.strip_suffix(".sealed")?.split('.').next()?.split_once('-')?;
+        let (run, seq) = rest.rsplit_once('-')?;
+        let seq: u64 = seq.parse().ok()?;
+        Some(Self { place: format!("quarantine/{tenant}/{resource}/{run}/{seq}"), path })
+    }
+}
+
 /// The state of every tenant, in one store. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct State {
@@ -180,6 +200,53 @@ impl State {
         match self.store.create(&path, sealed).await? {
             Created::Done | Created::Exists => Ok(()),
         }
+    }
+
+    /// Tenants of which something is in quarantine.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be listed.
+    pub async fn quarantined_tenants(&self) -> Result<Vec<Tenant>, StateError> {
+        let names = self.store.folders(&Path::from("quarantine")).await?;
+        Ok(names.iter().filter_map(|n| n.parse().ok()).collect())
+    }
+
+    /// What of a tenant is in quarantine.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be listed.
+    pub async fn quarantined(&self, tenant: &Tenant) -> Result<Vec<Quarantined>, StateError> {
+        let listed = self.store.list(&Path::from_iter(["quarantine", tenant.as_str()])).await?;
+        Ok(listed.into_iter().filter_map(|entry| Quarantined::at(entry.path)).collect())
+    }
+
+    /// Reads one of them; `None` when its time is over.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    pub async fn read_quarantined(&self, what: &Quarantined) -> Result<Option<Bytes>, StateError> {
+        Ok(self.store.get(&what.path).await?)
+    }
+
+    /// Puts `sealed` in the place of one of them, under a name with `mark` in it; done again it does nothing new.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be written.
+    pub async fn replace_quarantined(&self, what: &Quarantined, mark: &str, sealed: Bytes) -> Result<(), StateError> {
+        let name = what.path.filename().unwrap_or_default();
+        let stem = name.split('.').next().unwrap_or_default();
+        let mut parts: Vec<_> = what.path.parts().collect();
+        parts.pop();
+        let folder = Path::from_iter(parts);
+        // Whole once it is there: a run that was interrupted here made it.
+        self.store.create(&folder.clone().join(format!("{stem}.{mark}.sealed")), sealed).await?;
+        self.store.remove(&what.path).await?;
+        self.store.remove_unfinished(&folder)?;
+        Ok(())
     }
 
     /// Removes what is kept in quarantine for longer than `keep`. Returns how many.

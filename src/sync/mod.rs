@@ -12,10 +12,11 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::{Auth, AuthError, Session};
+use crate::auth::{Auth, AuthError, Grant, Session, Standing};
 use crate::catalog::{Mode, Resource};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, ConfigError};
@@ -23,7 +24,7 @@ use crate::extract::ExtractError;
 use crate::load::{self, Lake, LoadError, Suppress};
 use crate::names::{ResourceName, RunId, Tenant};
 use crate::plan::{self, Wish, Work};
-use crate::report::{Failure, Outcome, Progress, Report, ResourceReport, TenantReport};
+use crate::report::{ExitCode, Failure, Outcome, Progress, Report, ResourceReport, TenantReport};
 use crate::state::{Commit, Entry, Lease, State, StateError, Window};
 use crate::store::Store;
 
@@ -32,6 +33,9 @@ pub use verdict::{code, refusal, unanswered};
 
 /// The provider's `Date` has whole seconds, so a bound taken from our own clock stays a second further back.
 const DATE_STEP: Duration = Duration::from_secs(1);
+
+/// Newest grants read at once, to see who is connected.
+const LOOKS_AT_ONCE: usize = 32;
 
 /// Why a tenant, or one of its resources, was not synced.
 #[derive(Debug, thiserror::Error)]
@@ -149,6 +153,23 @@ impl World {
         Ok(Self { config, lake, state, clock, stop: CancellationToken::new(), progress: Progress::default() })
     }
 
+    /// The tenants to work for: all but those that were disconnected. One whose grant cannot be read is among them, so that
+    /// somebody hears of it.
+    ///
+    /// # Errors
+    ///
+    /// When the state cannot be listed.
+    pub async fn active_tenants(&self) -> Result<Vec<Tenant>, StateError> {
+        let state = State::new(self.state.clone(), self.clock);
+        let looks = self.tenants().await?.into_iter().map(|tenant| async {
+            let last = state.grants(&tenant).last::<Grant>().await;
+            let gone = matches!(last, Ok(Some(entry)) if entry.body.standing == Standing::Disconnected);
+            (!gone).then_some(tenant)
+        });
+        let looked: Vec<_> = futures::stream::iter(looks).buffered(LOOKS_AT_ONCE).collect().await;
+        Ok(looked.into_iter().flatten().collect())
+    }
+
     /// The tenants that there are: connected ones and those that the file names.
     ///
     /// # Errors
@@ -169,11 +190,12 @@ impl World {
 pub async fn run(world: &World, options: &Options) -> Result<Report, SyncError> {
     let (run, started) = (RunId::new(), world.clock.now());
     let state = State::new(world.state.clone(), world.clock);
-    let auth = Arc::new(Auth::new(world.config.clone(), state.clone(), world.clock, run)?);
-    let mut tenants = if options.tenants.is_empty() { world.tenants().await? } else { options.tenants.clone() };
+    let mut tenants = if options.tenants.is_empty() { world.active_tenants().await? } else { options.tenants.clone() };
     tenants.reverse();
 
     let stop = world.stop.child_token();
+    let auth = Auth::new(world.config.clone(), state.clone(), world.clock, run)?;
+    let auth = Arc::new(auth.for_fleet(tenants.len() > 1, stop.clone()));
     let until = options.deadline.map(|d| world.clock.elapsed() + d);
     let alarm = options.deadline.map(tokio::time::sleep);
     let work = async {
@@ -226,6 +248,14 @@ pub async fn run(world: &World, options: &Options) -> Result<Report, SyncError> 
             }
         },
     };
+    let mut done = done;
+    for (tenant, error) in auth.judge().await {
+        if let Some(report) = done.get_mut(&tenant) {
+            // It was told that the customer must reconnect, before anybody knew of the others.
+            report.failures.retain(|f| f.code != ExitCode::Reconnect);
+            report.failures.push(fail(None, &error.into()));
+        }
+    }
     let code = Report::verdict(&done);
     let report =
         Report { run, version: env!("CARGO_PKG_VERSION"), started, ended: world.clock.now(), code, tenants: done };
@@ -340,7 +370,14 @@ impl TenantJob {
             report.stopped = true;
             return Ok(());
         }
-        let session = Arc::new(self.auth.open(&self.tenant, lease.clone()).await?);
+        let session = match self.auth.open(&self.tenant, lease.clone()).await {
+            Ok(session) => Arc::new(session),
+            Err(AuthError::Stopped { .. }) => {
+                report.stopped = true;
+                return Ok(());
+            }
+            Err(e) => return Err(e.into()),
+        };
         let scratch = scratch(&self.world, &self.tenant)?;
         let lake = lake(&self.world, &self.tenant, &scratch);
         let bound = self.world.clock.now().minus(self.world.config.safety_lag + DATE_STEP);
@@ -373,9 +410,21 @@ fn lake(world: &World, tenant: &Tenant, scratch: &tempfile::TempDir) -> Lake {
     Lake { store: world.lake.owned_by(tenant.as_str()), tenant: tenant.clone(), scratch: scratch.path().to_owned() }
 }
 
-/// A private folder for spilled rows, removed when dropped. Those that a killed run of this tenant left are removed first:
-/// whoever asks holds the lease, so nobody writes there.
+/// A private folder for spilled rows, removed when dropped. Those that a killed run of this tenant left are removed first.
 fn scratch(world: &World, tenant: &Tenant) -> Result<tempfile::TempDir, crate::store::StoreError> {
+    let parent = &world.config.scratch;
+    let io = |op| move |source| crate::store::StoreError::Io { op, path: parent.clone(), source };
+    let prefix = sweep_scratch(world, tenant)?;
+    tempfile::Builder::new().prefix(&prefix).tempdir_in(parent).map_err(io("make a private folder in"))
+}
+
+/// Removes the private folders that killed runs of this tenant left: whoever asks holds the lease, so nobody writes there.
+/// Returns how their names begin.
+///
+/// # Errors
+///
+/// When the scratch folder cannot be read, or one of them not removed.
+pub fn sweep_scratch(world: &World, tenant: &Tenant) -> Result<String, crate::store::StoreError> {
     let parent = &world.config.scratch;
     let io = |op| move |source| crate::store::StoreError::Io { op, path: parent.clone(), source };
     // Another state has other leases, so its folders are not ours to remove; a memory state has none but its own.
@@ -388,7 +437,7 @@ fn scratch(world: &World, tenant: &Tenant) -> Result<tempfile::TempDir, crate::s
             std::fs::remove_dir_all(entry.path()).map_err(io("remove a killed run's folder in"))?;
         }
     }
-    tempfile::Builder::new().prefix(&prefix).tempdir_in(parent).map_err(io("make a private folder in"))
+    Ok(prefix)
 }
 
 async fn remember(state: &State, tenant: &Tenant, last: LastRun) -> Result<(), StateError> {
@@ -707,7 +756,7 @@ pub struct Preview {
 /// When the state cannot be read.
 pub async fn preview(world: &World, options: &Options) -> Result<Vec<Preview>, SyncError> {
     let state = State::new(world.state.clone(), world.clock);
-    let tenants = if options.tenants.is_empty() { world.tenants().await? } else { options.tenants.clone() };
+    let tenants = if options.tenants.is_empty() { world.active_tenants().await? } else { options.tenants.clone() };
     let bound = world.clock.now().minus(world.config.safety_lag + DATE_STEP);
     let mut all = Vec::new();
     for tenant in tenants {

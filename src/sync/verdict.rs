@@ -59,6 +59,7 @@ pub(super) fn auth(error: &AuthError) -> ExitCode {
             Refused::Unavailable => ExitCode::Provider,
         },
         AuthError::Refresh { source, .. } => refusal(source),
+        AuthError::Stopped { .. } => ExitCode::Stopped,
         AuthError::AppSuspected { .. }
         | AuthError::OtherApp { .. }
         | AuthError::Vault { .. }

@@ -226,6 +226,7 @@ def free_port():
 
 
 def configure(folder, url, callback):
+    (folder / "vault.key").touch(mode=0o600)
     (folder / "vault.key").write_text(secrets.token_hex(32))
     (folder / "client.secret").write_text(SECRET)
     path = folder / "hirelake.toml"

@@ -13,15 +13,29 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "auth", "catalog", "check", "config", "connect", "demo", "report", "sandbox", "state", "status", "store",
+            "auth",
+            "catalog",
+            "check",
+            "config",
+            "connect",
+            "demo",
+            "disconnect",
+            "keepalive",
+            "report",
+            "sandbox",
+            "state",
+            "status",
+            "store",
             "sync",
         ],
     ),
     ("demo", &["auth", "catalog", "cli", "config", "report", "sandbox", "state", "store", "sync"]),
-    ("status", &["auth", "catalog", "state", "sync"]),
+    ("status", &["auth", "catalog", "report", "state", "sync"]),
     ("connect", &["auth", "catalog", "config", "state"]),
     // It looks at what a sync looks at, asks as a sync asks, and judges as a sync judges.
     ("check", &["auth", "catalog", "config", "extract", "http", "report", "state", "store", "sync"]),
+    ("keepalive", &["auth", "report", "state", "status", "sync"]),
+    ("disconnect", &["auth", "state", "store", "sync"]),
     // The one place where the stages meet.
     (
         "sync",
@@ -194,6 +208,17 @@ fn nothing_is_unsafe_and_nothing_waits_on_a_clock_of_its_own() {
             assert!(!own, "{} reads a clock of its own", file.display());
         }
     }
+}
+
+#[test]
+fn the_tests_run_the_program_in_one_place() {
+    // That place searches all that the program says.
+    let running: Vec<PathBuf> = sources("tests")
+        .into_iter()
+        .filter(|(file, text)| text.contains("CARGO_BIN_EXE_hirelake") && !file.ends_with("architecture.rs"))
+        .map(|(file, _)| file)
+        .collect();
+    assert_eq!(running, [Path::new("it/program.rs")]);
 }
 
 #[test]

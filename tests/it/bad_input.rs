@@ -24,7 +24,7 @@ use object_store::{
     PutOptions, PutPayload, PutResult, RenameOptions,
 };
 
-use crate::harness::{Bench, NOW, Setup, plain};
+use crate::harness::{Bench, NOW, Setup, plain, private};
 
 const APP: &str = "[apps.main]\nenvironment = \"sandbox\"\nclient_id = \"c\"\nclient_secret = { env = \"X\" }\n";
 
@@ -72,7 +72,7 @@ fn a_mistake_in_the_configuration_is_named_with_its_place() {
         "[partitions]\nuser = \"none\"\n",
         "catalog = \"nowhere\"\n",
     ]), @r#"
-    DIR/hirelake.toml:1:1: unknown field `laek`, expected one of `lake`, `state`, `scratch`, `catalog`, `vault`, `apps`, `defaults`, `tenants`, `partitions`, `sync`, `connect`
+    DIR/hirelake.toml:1:1: unknown field `laek`, expected one of `lake`, `state`, `scratch`, `catalog`, `vault`, `apps`, `defaults`, `tenants`, `partitions`, `sync`, `connect`, `keepalive`
     hint: did you mean `lake`?
     DIR/hirelake.toml:1:8: key `lake`: invalid type: integer `3`, expected a string
     hint: `hirelake init --print` shows every key with its meaning
@@ -358,7 +358,7 @@ fn a_variable_that_says_nothing_is_refused() {
         }
     }
     insta::assert_snapshot!(said, @r#"
-    HIRELAKE_LAEK: unknown field `laek`, expected one of `lake`, `state`, `scratch`, `catalog`, `vault`, `apps`, `defaults`, `tenants`, `partitions`, `sync`, `connect`
+    HIRELAKE_LAEK: unknown field `laek`, expected one of `lake`, `state`, `scratch`, `catalog`, `vault`, `apps`, `defaults`, `tenants`, `partitions`, `sync`, `connect`, `keepalive`
     hint: did you mean `lake`?
     HIRELAKE_SYNC__TENANTS_AT_ONCE: invalid type: a string, expected a whole number
     hint: correct or unset the variable; `hirelake init --print` shows every key
@@ -554,7 +554,7 @@ async fn a_missing_vault_key_is_told_before_anything_is_asked() {
         let path = bench.dir.path().join("vault.key");
         match key {
             None => std::fs::remove_file(&path).unwrap(),
-            Some(text) => std::fs::write(&path, text).unwrap(),
+            Some(text) => private(&path, text),
         }
         let e = sync::run(&bench.world, &Options::default()).await.unwrap_err();
         assert_eq!(sync::code(&e), ExitCode::Configuration);

@@ -12,19 +12,11 @@ use hirelake::sync::World;
 use serde_json::Value;
 
 use crate::harness::{Bench, CALLBACK, CLIENT, CLIENT_SECRET, VAULT_KEY, fault, files, plain, write_config};
-
-fn command(dir: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_hirelake"));
-    command.args(args).current_dir(dir).stdin(Stdio::null());
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("HIRELAKE_") || name == "COLUMNS") {
-        command.env_remove(name);
-    }
-    command
-}
+use crate::program::program;
 
 /// Runs to the end, on a thread of its own so that an in-process sandbox goes on.
 pub async fn run(dir: &Path, args: &[&str]) -> Output {
-    let mut command = command(dir, args);
+    let mut command = program(dir, args);
     tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
 }
 
@@ -78,9 +70,12 @@ async fn help_says_what_there_is() {
       connect      Connect a tenant: by consent in a browser, or with a credential you already have
       check        Look at everything a sync relies on, and say what cures each trouble
       sync         Bring the lake up to date
-      status       How every tenant stands: grant, last run, rows, cursors
+      status       How every tenant stands: grant, last run, rows, cursors; a verdict for monitors
+      keepalive    Refresh the grants that would die unused: for a weekly cron
+      disconnect   Let a tenant go: revoke its grant, forget its tokens, and erase its lake if asked to
       catalog      What can be read: resources, scopes, modes; of one resource its columns
       relay        Lay a table anew after its granularity was changed in the configuration
+      vault        The keys under which tokens are sealed
       sandbox      Run a pretend Lever on this machine
       demo         See the whole path in a minute: a pretend Lever, two tenants, two syncs
       completions  Print a completion script for your shell
@@ -329,7 +324,7 @@ async fn a_terminated_sync_ends_with_6_and_the_next_one_completes() {
     let bench = connected(60).await;
     // Slow enough that the signal comes in the middle.
     bench.control.fault(fault("GET /v1/opportunities$", 0, 0, Action::Delay { ms: 8_000 }));
-    let mut child = command(bench.dir.path(), &["sync"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let child = program(bench.dir.path(), &["sync"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let pid = child.id().to_string();
     let mut waited = 0;
     while !bench.control.stats().requests.contains_key("GET /v1/opportunities") {
@@ -339,9 +334,7 @@ async fn a_terminated_sync_ends_with_6_and_the_next_one_completes() {
     }
     let began = Instant::now();
     assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-    let ended = tokio::task::spawn_blocking(move || child.wait().map(|_| child.wait_with_output().unwrap()).unwrap())
-        .await
-        .unwrap();
+    let ended = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap();
     assert!(began.elapsed() < Duration::from_secs(20), "it took {:?}", began.elapsed());
     assert_eq!(code(&ended), 6, "{}", err(&ended));
     let summary: Value = serde_json::from_str(out(&ended).lines().last().unwrap()).unwrap();
@@ -357,7 +350,7 @@ async fn a_terminated_sync_ends_with_6_and_the_next_one_completes() {
 async fn of_two_processes_on_one_tenant_one_works_and_the_other_ends_with_5() {
     let bench = connected(60).await;
     bench.control.fault(fault("GET /v1/opportunities$", 0, 1, Action::Delay { ms: 6_000 }));
-    let mut first = command(bench.dir.path(), &["sync"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut first = program(bench.dir.path(), &["sync"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut waited = 0;
     while !bench.control.stats().requests.contains_key("GET /v1/opportunities") {
         assert!(waited < 100, "the sync did not begin");
@@ -373,6 +366,70 @@ async fn of_two_processes_on_one_tenant_one_works_and_the_other_ends_with_5() {
     let first = tokio::task::spawn_blocking(move || first.wait_with_output().unwrap()).await.unwrap();
     assert_eq!(code(&first), 0, "{}", err(&first));
     bench.assert_right("acme").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tenant_is_kept_alive_watched_and_let_go_from_the_command_line() {
+    let bench = connected(20).await;
+    let dir = bench.dir.path();
+    assert_eq!(code(&run(dir, &["sync"]).await), 0);
+    let well = run(dir, &["status", "--check", "--max-lag", "1h"]).await;
+    assert_eq!((code(&well), out(&well).trim()), (0, "all well: 1 tenant"));
+    let tokens = bench.control.stats().token_requests;
+    for (args, refreshed) in [(&["keepalive"][..], 0), (&["keepalive", "--within", "90d"], 1)] {
+        let kept = run(dir, args).await;
+        let summary: Value = serde_json::from_str(out(&kept).trim_end()).unwrap();
+        assert_eq!((code(&kept), &summary["refreshed"]), (0, &refreshed.into()), "{}", err(&kept));
+    }
+    assert_eq!(bench.control.stats().token_requests, tokens + 1);
+    let one = run(dir, &["status", "acme"]).await;
+    assert!(out(&one).contains("idle deadline") && out(&one).contains("scopes missing"), "{}", out(&one));
+
+    bench.control.revoke("acme");
+    let dead = run(dir, &["keepalive", "--within", "90d"]).await;
+    assert_eq!(code(&dead), 4);
+    let told = run(dir, &["status", "--check"]).await;
+    assert_eq!(code(&told), 4);
+    assert!(out(&told).starts_with("acme: its grant is dead since "), "{}", out(&told));
+    let told: Vec<Value> = serde_json::from_str(&out(&run(dir, &["status", "--check", "--json"]).await)).unwrap();
+    assert_eq!((&told[0]["tenant"], &told[0]["code"]), (&"acme".into(), &"reconnect".into()));
+
+    let before = files(dir);
+    let asks = run(dir, &["disconnect", "acme", "--erase-lake"]).await;
+    assert_eq!((code(&asks), out(&asks).as_str()), (2, ""));
+    insta::assert_snapshot!(err(&asks), @"
+    error: --erase-lake asks before it erases, and nobody is here to answer
+    hint: add --yes; nothing was touched
+    ");
+    let unknown = run(dir, &["disconnect", "akme"]).await;
+    assert_eq!((code(&unknown), code(&run(dir, &["status", "akme"]).await)), (2, 2));
+    insta::assert_snapshot!(err(&unknown), @"
+    error: tenant akme was never connected
+    hint: `hirelake status` lists those that were
+    ");
+    assert!(files(dir) == before);
+    let gone = run(dir, &["disconnect", "acme", "--erase-lake", "--yes"]).await;
+    assert_eq!(code(&gone), 0, "{}", err(&gone));
+    assert!(out(&gone).starts_with("acme is disconnected: its tokens are forgotten"), "{}", out(&gone));
+    assert_eq!(files(&dir.join("lake")).len(), 0);
+    assert_eq!(code(&run(dir, &["status", "--check"]).await), 0);
+    for text in [out(&gone), err(&gone), out(&one), err(&dead)] {
+        assert!(!text.contains(CLIENT_SECRET) && !text.contains(VAULT_KEY));
+    }
+}
+
+#[tokio::test]
+async fn a_state_that_cannot_be_read_is_shown_and_hides_no_other() {
+    let bench = connected(10).await;
+    let dir = bench.dir.path();
+    std::fs::create_dir_all(dir.join("state/grants/birch")).unwrap();
+    std::fs::write(dir.join("state/grants/birch/999999999999998.json"), "{").unwrap();
+    let all = run(dir, &["status"]).await;
+    assert_eq!(code(&all), 3);
+    assert!(out(&all).contains("live") && out(&all).contains("unreadable"), "{}", out(&all));
+    assert!(err(&all).starts_with("error: birch: state entry grants/birch/999999999999998.json"), "{}", err(&all));
+    assert_eq!(code(&run(dir, &["status", "--check"]).await), 7);
+    assert_eq!(code(&run(dir, &["status", "acme"]).await), 0);
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use hirelake::auth::connect::{Callback, Connected, Invitation, Refused};
 use hirelake::auth::{Auth, AuthError, CredentialKind, Grant, Standing};
 use hirelake::clock::Clock;
 use hirelake::config::Config;
+use hirelake::disconnect;
 use hirelake::names::RunId;
 use hirelake::report::{ExitCode, Failure};
 use hirelake::sandbox::{self, AccountSize, Action, Fault};
@@ -20,6 +21,7 @@ use insta::assert_snapshot;
 use url::Url;
 
 use crate::harness::{Bench, CALLBACK, CLIENT, CLIENT_SECRET, Setup, tenant, write_config};
+use crate::program::{Program, program};
 
 async fn bench() -> Bench {
     let accounts = vec![AccountSize::new("acme", 30), AccountSize::new("birch", 20)];
@@ -278,8 +280,24 @@ async fn two_tenants_on_one_account_are_refused_unless_forced() {
     consent_as(&bench, "acme-eu", "birch", true).await.unwrap();
     consent_as(&bench, "acme", "acme", false).await.unwrap();
     assert!(taken(consent_as(&bench, "third", "birch", false).await));
-    bench.auth(RunId::new()).release_account(&tenant("acme")).await.unwrap();
-    assert!(taken(consent_as(&bench, "third", "acme", false).await), "its grant still stands");
+    // So does one that is let go.
+    disconnect::run(&bench.world, &tenant("acme"), false).await.unwrap();
+    consent_as(&bench, "third", "acme", false).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disconnect_revokes_nothing_that_another_tenant_lives_by() {
+    let bench = bench().await;
+    consent_as(&bench, "acme", "acme", false).await.unwrap();
+    consent_as(&bench, "acme-eu", "acme", true).await.unwrap();
+    let done = disconnect::run(&bench.world, &tenant("acme"), false).await.unwrap();
+    assert_snapshot!(format!("{done}\n{}", done.notes().join("\n")), @"");
+    // The other one refreshes and syncs as before, and keeps the account.
+    bench.pass(Duration::from_secs(3600)).await;
+    let only = Options { tenants: vec![tenant("acme-eu")], ..Options::default() };
+    let report = bench.sync_with(only).await;
+    assert_eq!(report.code, ExitCode::Done, "{}", report.troubles().join("\n"));
+    assert!(taken(consent_as(&bench, "acme", "acme", false).await));
 }
 
 #[tokio::test(start_paused = true)]
@@ -463,7 +481,7 @@ async fn a_bad_seed_costs_no_grant_that_works() {
     let error = seed(&bench, "v1.invented", CredentialKind::OAuth, false).await.unwrap_err();
     assert_snapshot!(said(&error), @r"
     connecting tenant acme failed: the provider says invalid_grant to this refresh token
-    hint: it was used, revoked, or is of another client; a grant that worked before was put back
+    hint: it was used, revoked, or is of another client; a grant that was stored before is kept
     ");
     let stranger = elsewhere(&bench, "birch");
     assert_snapshot!(said(&seed(&bench, &stranger, CredentialKind::OAuth, false).await.unwrap_err()), @r"
@@ -474,7 +492,7 @@ async fn a_bad_seed_costs_no_grant_that_works() {
     bench.control.fault(Fault { route: "POST /oauth/token".into(), account: None, skip: 0, times: 2, action: outage });
     seed(&bench, &elsewhere(&bench, "acme"), CredentialKind::OAuth, false).await.unwrap_err();
     seed(&bench, "invented", CredentialKind::ApiKey, false).await.unwrap_err();
-    assert!(grant(&bench).await.unwrap().generation > generation);
+    assert!(grant(&bench).await.unwrap().generation == generation);
     bench.pass(Duration::from_secs(3600)).await;
     bench.sync().await;
     bench.assert_right("acme").await;
@@ -537,10 +555,8 @@ pub async fn real_sandbox(dir: &Path) -> sandbox::Running {
     sandbox
 }
 
-pub fn hirelake(dir: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_hirelake"));
-    command.current_dir(dir).args(args).env_remove("HIRELAKE_LOG").env_remove("HIRELAKE_CONFIG");
-    command
+pub fn hirelake(dir: &Path, args: &[&str]) -> Program {
+    program(dir, args)
 }
 
 fn stdout(output: &Output) -> String {

@@ -84,7 +84,7 @@ impl ObjectStore for Mortal {
 }
 
 /// The same world, whose `most`-th write to lake and state together is its last; and the count of writes tried.
-fn mortal(world: World, most: usize) -> (World, Arc<AtomicUsize>) {
+pub fn mortal(world: World, most: usize) -> (World, Arc<AtomicUsize>) {
     let writes = Arc::new(AtomicUsize::new(0));
     let wrap = |inner: Arc<dyn ObjectStore>| -> Arc<dyn ObjectStore> {
         Arc::new(Mortal { inner, writes: writes.clone(), most })

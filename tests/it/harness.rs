@@ -20,6 +20,8 @@ use hirelake::state::State;
 use hirelake::sync::{self, Options, World};
 use serde_json::{Map, Value, json};
 
+use crate::program::{search_every_log, search_files};
+
 /// The client that every test's app is.
 pub const CLIENT: &str = "test-client";
 /// Planted wherever a secret stands: no output may hold any of them.
@@ -72,6 +74,7 @@ impl Setup {
     }
 
     pub async fn start(self) -> Bench {
+        search_every_log();
         let clock = Clock::starting_at(NOW);
         let dir = Arc::new(tempfile::tempdir().unwrap());
         let scopes = hirelake::catalog::embedded().unwrap().oauth.scopes;
@@ -99,9 +102,16 @@ impl Setup {
     }
 }
 
+/// Writes a file that only its owner may read, as a key must be.
+pub fn private(path: &Path, text: &str) {
+    std::fs::write(path, text).unwrap();
+    #[cfg(unix)]
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+}
+
 /// Writes `hirelake.toml` and its secrets into `dir`.
 pub fn write_config(dir: &Path, url: &str, defaults: &str, sync: &str) -> PathBuf {
-    std::fs::write(dir.join("vault.key"), VAULT_KEY).unwrap();
+    private(&dir.join("vault.key"), VAULT_KEY);
     std::fs::write(dir.join("client.secret"), CLIENT_SECRET).unwrap();
     let secret = dir.join("client.secret");
     let path = dir.join("hirelake.toml");
@@ -133,6 +143,15 @@ safety_lag = "1m"
 
 pub fn tenant(name: &str) -> Tenant {
     name.parse().unwrap()
+}
+
+impl Drop for Bench {
+    /// Whatever a test did, no secret lies open in what it left in the state.
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            search_files(&self.dir.path().join("state"));
+        }
+    }
 }
 
 impl Bench {

@@ -433,7 +433,7 @@ async fn a_redirect_outside_is_never_followed() {
 }
 
 /// The same bench, its app changed by these texts of the configuration.
-fn changed(bench: Bench, changes: &[(String, String)]) -> Bench {
+fn changed(mut bench: Bench, changes: &[(String, String)]) -> Bench {
     let path = bench.dir.path().join("hirelake.toml");
     let mut text = std::fs::read_to_string(&path).unwrap();
     for (from, to) in changes {
@@ -442,7 +442,8 @@ fn changed(bench: Bench, changes: &[(String, String)]) -> Bench {
     }
     std::fs::write(&path, text).unwrap();
     let config = Arc::new(Config::load_with(Some(&path), std::iter::empty()).unwrap());
-    Bench { world: World { config, ..bench.world.clone() }, ..bench }
+    bench.world = World { config, ..bench.world.clone() };
+    bench
 }
 
 /// Another pretend provider with the same people and keys.

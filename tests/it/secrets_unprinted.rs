@@ -16,6 +16,7 @@ use hirelake::sandbox::{AccountSize, Action, Fault};
 use hirelake::secret::Secret;
 use hirelake::status;
 use hirelake::sync::Options;
+use hirelake::{disconnect, keepalive};
 use serde_json::Value;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -239,6 +240,25 @@ async fn nothing_that_is_written_anywhere_holds_a_secret_or_a_person() {
     bench.control.clear_faults();
     canaries.add_tokens(&bench, "acme").await;
     said += &format!("{:?}", bench.control.grant("acme", CLIENT, "offline_access"));
+
+    // A keepalive, everything about one tenant, and a disconnect whose revocation is refused.
+    bench.connect("acme").await;
+    canaries.add_tokens(&bench, "acme").await;
+    let within = Some(Duration::from_secs(900 * 86_400));
+    let kept = keepalive::run(&bench.world, &keepalive::Options { within, ..Default::default() }).await.unwrap();
+    assert_eq!(kept.tenants[&acme].fate, keepalive::Fate::Refreshed);
+    canaries.add_tokens(&bench, "acme").await;
+    said += &format!("{kept:?}\n{}\n{}\n", kept.summary(), kept.lines(&bench.world).join("\n"));
+    let standing = status::read(&bench.world).await.unwrap();
+    let troubles = status::troubles(&bench.world, &standing, Some(Duration::ZERO));
+    said += &format!("{}\n{troubles:?}\n", status::full(&bench.world, &acme, &standing[&acme]));
+    let html = Action::Status { code: 403, body: Some(format!("<html>{CLIENT_SECRET}</html>")), retry_after: None };
+    fault(&bench, "POST /oauth/revoke", 0, 0, html);
+    for tenant in [&acme, &birch] {
+        let done = disconnect::run(&bench.world, tenant, false).await.unwrap();
+        assert_eq!(done.notes().len(), 1);
+        said += &format!("{done} {done:?} {:?}", done.notes());
+    }
 
     let generations = canaries.0.values().filter(|what| *what == "a refresh token").count();
     assert!(generations >= 2, "the sync was to refresh the grant");

@@ -194,7 +194,7 @@ async fn a_revoked_grant_is_dead_and_left_alone_until_it_is_connected_again() {
         assert_eq!((report.code, asked(&bench)), (ExitCode::Reconnect, (0, 0)));
     }
     let table = status::table(&status::read(&bench.world).await.unwrap());
-    assert_snapshot!(table.split_whitespace().collect::<Vec<_>>().join(" "), @"tenant grant connected refreshed dies unused last run rows oldest cursor note acme dead 2026-06-15 08:00 2026-06-15 08:00 2026-09-13 08:00 2026-06-17 09:00 failed 0 the provider says invalid_grant; hirelake connect acme");
+    assert_snapshot!(table.split_whitespace().collect::<Vec<_>>().join(" "), @"tenant grant connected refreshed dies unused dies anyway last run rows oldest cursor note acme dead 2026-06-15 2026-06-15 08:00 2026-06-17 09:00 failed 0 the provider says invalid_grant; hirelake connect acme");
     bench.connect("acme").await;
     assert_eq!(health(&bench, "acme").await, "live");
     bench.sync().await;
@@ -424,7 +424,7 @@ async fn another_vault_key_is_told_from_a_dead_grant() {
     assert_eq!((report.code, asked(&bench)), (ExitCode::Configuration, (0, 0)));
     assert_snapshot!(said(&report), @r"
     error: acme: the grant of tenant acme cannot be opened: it is sealed with the vault key 96f88271, and the key at hand is 0ef48032
-    hint: nothing is lost; give back the key with which the grants were stored
+    hint: nothing is lost; give back that key: as the key of [vault], or after a change of keys among its `previous`
     ");
 }
 
@@ -448,15 +448,80 @@ async fn when_three_die_in_a_row_the_app_is_suspected_and_the_fourth_left_alone(
     }
     let before = grant(&bench, "d").await;
     let report = sync(&bench).await;
-    assert_eq!((report.code, asked(&bench)), (ExitCode::Partial, (3, 0)));
-    assert_snapshot!(report.tenants[&tenant("d")].failures[0], @r"
-    tenant d was left alone: 3 tenants of app main were refused in a row, so the app itself is the likelier culprit
-    hint: check client_id, client_secret and environment of app main and whether it still exists at the provider; then `hirelake connect TENANT --retry` lifts the mark of those that were refused
+    assert_eq!((report.code, asked(&bench)), (ExitCode::Configuration, (3, 0)));
+    assert_snapshot!(said(&report), @r"
+    error: a: tenant a was refused: 3 tenants of app main were refused in a row (invalid_grant), so the app itself is the likelier culprit
+    hint: check client_id and environment of app main and whether it still exists at the provider; nobody was marked dead, and the next run asks again; if the app is right, the customers must connect again: `hirelake connect a`
+    error: b: tenant b was refused: 3 tenants of app main were refused in a row (invalid_grant), so the app itself is the likelier culprit
+    hint: check client_id and environment of app main and whether it still exists at the provider; nobody was marked dead, and the next run asks again; if the app is right, the customers must connect again: `hirelake connect b`
+    error: c: tenant c was refused: 3 tenants of app main were refused in a row (invalid_grant), so the app itself is the likelier culprit
+    hint: check client_id and environment of app main and whether it still exists at the provider; nobody was marked dead, and the next run asks again; if the app is right, the customers must connect again: `hirelake connect c`
+    error: d: tenant d was left alone: 3 tenants of app main were refused in a row (invalid_grant), so the app itself is the likelier culprit
+    hint: check client_id and environment of app main and whether it still exists at the provider; nobody was marked dead, and the next run asks again; if the app is right, the customers must connect again: `hirelake connect d`
     ");
-    assert_eq!(report.tenants[&tenant("d")].failures[0].code, ExitCode::Configuration);
     assert_eq!(grant(&bench, "d").await, before);
-    // The next run leaves the dead alone, and the living lives.
+    for name in &names[..3] {
+        assert_eq!(health(&bench, name).await, "uncertain");
+    }
+    // The next run asks each once more and comes to the fourth, which works: so the others are dead.
     let report = sync(&bench).await;
-    assert_eq!((report.code, asked(&bench).0), (ExitCode::Partial, 1));
+    assert_eq!((report.code, asked(&bench).0), (ExitCode::Partial, 4));
     bench.assert_right("d").await;
+    for name in &names[..3] {
+        assert_eq!(health(&bench, name).await, "dead");
+        assert_eq!(report.tenants[&tenant(name)].failures[0].code, ExitCode::Reconnect);
+    }
+    let report = sync(&bench).await;
+    assert_eq!((report.code, asked(&bench).0), (ExitCode::Partial, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_app_that_is_refused_for_everybody_kills_nobody_and_heals_by_itself() {
+    let names = ["a", "b", "c", "d", "e", "f"];
+    let accounts = names.iter().map(|n| AccountSize::new(*n, 5)).collect();
+    let bench = Setup { accounts, ..Setup::default() }.start().await;
+    for name in names {
+        bench.connect(name).await;
+    }
+    bench.pass(HOUR).await;
+    asked(&bench);
+    fail(&bench, 0, status(403, Some(r#"{"error":"invalid_grant"}"#), None));
+    for night in 0..4 {
+        let report = sync(&bench).await;
+        assert_eq!(report.code, ExitCode::Configuration, "{}", said(&report));
+        // Side by side they are all asked before the first is answered; one by one it would be three.
+        let (tokens, data) = asked(&bench);
+        assert!(tokens <= 6 && data == 0, "night {night}: {tokens} requests to the token endpoint, {data} others");
+        for name in names {
+            assert_ne!(health(&bench, name).await, "dead", "night {night}: {name}");
+        }
+        bench.pass(24 * HOUR).await;
+    }
+    bench.control.clear_faults();
+    bench.sync().await;
+    assert_eq!(asked(&bench).0, 6);
+    for name in names {
+        bench.assert_right(name).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_that_are_refused_beside_one_that_works_are_dead_after_the_run() {
+    let names = ["a", "b", "c"];
+    let accounts = names.iter().map(|n| AccountSize::new(*n, 5)).collect();
+    let bench = Setup { accounts, config: "tenants_at_once = 1".into(), ..Setup::default() }.start().await;
+    for name in names {
+        bench.connect(name).await;
+    }
+    bench.pass(HOUR).await;
+    asked(&bench);
+    bench.control.revoke("a");
+    bench.control.revoke("c");
+    let report = sync(&bench).await;
+    assert_eq!((report.code, asked(&bench).0), (ExitCode::Partial, 3));
+    for (name, expected) in [("a", "dead"), ("b", "live"), ("c", "dead")] {
+        assert_eq!(health(&bench, name).await, expected, "{name}");
+    }
+    assert!(bench.state().lease_info(&tenant("a")).await.unwrap().is_none());
+    assert_eq!((sync(&bench).await.code, asked(&bench).0), (ExitCode::Partial, 0));
 }

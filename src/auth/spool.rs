@@ -1,0 +1,149 @@
+//! Tokens that were received and are not in the state yet, sealed, in the scratch folder of this machine.
+//!
+//! Guarantees: the room for them is taken before the token endpoint is asked, so that a disk that is full by then does not
+//! cost the grant; they are durable before the state is written, and gone after; the next run on this machine saves them
+//! before it asks anything. Holds nothing for a state that ends with the process. Knows nothing of leases: whoever calls
+//! holds the tenant's.
+
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::grant::Grant;
+use crate::config::Config;
+use crate::names::Tenant;
+use crate::state::State;
+
+/// Bytes taken beforehand: an entry with the longest tokens seen is a quarter of it.
+const ROOM_BYTES: usize = 16 << 10;
+
+/// The place of one tenant's unsaved tokens.
+#[derive(Debug, Clone)]
+pub(super) struct Spool {
+    path: PathBuf,
+    state: String,
+}
+
+/// The next generation, and which refresh token it came of.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Unsaved {
+    /// The state in which it belongs.
+    state: String,
+    /// Print of the refresh token that was used up for it.
+    pub(super) after: String,
+    /// The entry as it was to be.
+    pub(super) grant: Grant,
+}
+
+impl Spool {
+    /// The tenant's place; `None` for a state that is gone with the process, as the tokens may be.
+    pub(super) fn of(config: &Config, state: &State, tenant: &Tenant) -> Option<Self> {
+        let store = state.store();
+        let state = match store.root() {
+            Some(root) => root.to_string_lossy().into_owned(),
+            None if store.url().starts_with("memory:") => return None,
+            None => store.url().to_owned(),
+        };
+        // Another state has grants of its own, perhaps of a tenant of the same name.
+        let digest = Sha256::digest(&state);
+        let id: String = digest.iter().take(8).map(|b| format!("{b:02x}")).collect();
+        Some(Self { path: config.scratch.join(format!("hirelake-unsaved-{id}-{tenant}.json")), state })
+    }
+
+    /// Takes the room. A failure is no reason not to ask: the state was written a moment ago.
+    pub(super) async fn reserve(&self) {
+        let room = vec![b' '; ROOM_BYTES];
+        if let Err(error) = self.blocking(move |path| anew(path, &room)).await {
+            tracing::warn!(%error, path = %self.path.display(), "no room could be taken for tokens that cannot be saved");
+        }
+    }
+
+    /// Keeps the next generation until the state has it. Returns whether it is durable.
+    pub(super) async fn keep(&self, after: String, grant: &Grant) -> bool {
+        let unsaved = Unsaved { state: self.state.clone(), after, grant: grant.clone() };
+        let Ok(mut text) = serde_json::to_vec_pretty(&unsaved) else { return false };
+        text.resize(text.len().max(ROOM_BYTES), b' ');
+        let kept = self.blocking(move |path| within(path, &text).or_else(|_| anew(path, &text))).await;
+        if let Err(error) = &kept {
+            tracing::warn!(%error, path = %self.path.display(), "new tokens could not be kept on this machine");
+        }
+        kept.is_ok()
+    }
+
+    /// What is kept. Room that was never used, or half written, is none.
+    pub(super) async fn read(&self) -> Option<Unsaved> {
+        let found = self.blocking(|path| std::fs::read(path)).await.ok()?;
+        match serde_json::from_slice::<Unsaved>(&found) {
+            Ok(unsaved) if unsaved.state == self.state => Some(unsaved),
+            _ => {
+                self.clear().await;
+                None
+            }
+        }
+    }
+
+    /// Gives the room back.
+    pub(super) async fn clear(&self) {
+        match self.blocking(|path| std::fs::remove_file(path)).await {
+            Ok(()) => {}
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                tracing::warn!(%error, path = %self.path.display(), "a file that is done with cannot be removed")
+            }
+        }
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let path = self.path.clone();
+        tokio::task::spawn_blocking(move || work(&path)).await.map_err(io::Error::other)?
+    }
+}
+
+/// Writes a file that only its owner may read, whole or not at all.
+fn anew(path: &Path, text: &[u8]) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let mut file = tempfile::Builder::new().prefix("hirelake-unsaved.").tempfile_in(folder)?;
+    file.write_all(text)?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|e| e.error)?;
+    File::open(folder)?.sync_all()
+}
+
+/// Writes into the room that was taken, which needs no more of the disk.
+fn within(path: &Path, text: &[u8]) -> io::Result<()> {
+    let mut file = File::options().write(true).open(path)?;
+    file.write_all(text)?;
+    file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn room_that_was_not_used_or_half_written_holds_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = Spool { path: dir.path().join("x.json"), state: "here".into() };
+        assert!(spool.read().await.is_none());
+        for text in ["", "   ", "{\"state\": \"here\", \"after\": \"12", "{}"] {
+            std::fs::write(&spool.path, text).unwrap();
+            assert!(spool.read().await.is_none(), "{text}");
+            assert!(!spool.path.exists(), "{text}");
+        }
+        spool.reserve().await;
+        assert_eq!(std::fs::metadata(&spool.path).unwrap().len(), ROOM_BYTES as u64);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left beside it");
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt as _;
+            assert_eq!(std::fs::metadata(&spool.path).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+    }
+}

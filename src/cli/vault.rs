@@ -1,0 +1,102 @@
+//! `hirelake vault`: what each key sealed, and changing the key.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::{CliError, note, print};
+use crate::auth::Auth;
+use crate::auth::rotate::Holdings;
+use crate::names::{RunId, Tenant};
+use crate::report::{ExitCode, Failure, Report, TenantReport};
+use crate::state::State;
+use crate::sync::{self, World};
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Vault {
+    /// What each key sealed: grants, older entries, records in quarantine
+    Status {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Seal everything anew under the key of [vault]; its `previous` ones open what they sealed
+    RotateKey {
+        /// Only this tenant; may be repeated
+        #[arg(long, value_name = "TENANT")]
+        tenant: Vec<Tenant>,
+    },
+}
+
+pub(super) async fn vault(world: &World, args: Vault) -> Result<ExitCode, CliError> {
+    let state = State::new(world.state.clone(), world.clock);
+    let auth = Arc::new(Auth::new(world.config.clone(), state, world.clock, RunId::new())?);
+    let everybody = auth.sealed_tenants(world.tenants().await?).await?;
+    match args {
+        Vault::Status { json } => {
+            let all = auth.holdings(&everybody).await?;
+            let text = if json {
+                let keys: Vec<_> =
+                    all.iter().map(|(id, h)| json!({"key": id, "is": role(&auth, id), "sealed": h})).collect();
+                serde_json::to_string_pretty(&keys).unwrap_or_default()
+            } else {
+                table(&auth, &all)
+            };
+            print(&text)
+        }
+        Vault::RotateKey { tenant } => {
+            let chosen = if tenant.is_empty() { &everybody } else { &tenant };
+            let mut reports = BTreeMap::new();
+            for (tenant, done) in auth.rotate(chosen).await {
+                let mut report = TenantReport::default();
+                match done {
+                    Ok(done) if done == Default::default() => {}
+                    Ok(done) => {
+                        let grant = if done.grant { "grant sealed anew" } else { "grant was sealed anew before" };
+                        print(&format!(
+                            "{tenant}: {grant}, {} records in quarantine too, {} old entries removed",
+                            done.quarantined, done.swept
+                        ))?;
+                    }
+                    Err(error) => {
+                        let error = error.into();
+                        let failure = Failure::new(None, sync::code(&error), &error);
+                        note(&format!("error: {failure}"));
+                        report.failures.push(failure);
+                    }
+                }
+                reports.insert(tenant, report);
+            }
+            let left: Vec<String> =
+                auth.holdings(&everybody).await?.into_keys().filter(|id| id != auth.vault().key_id()).collect();
+            print(&if left.is_empty() {
+                format!("everything is sealed with {}: `previous` may be taken out of [vault]", auth.vault().key_id())
+            } else {
+                format!("some is still sealed with {}: have it in `previous` and run this again", left.join(" and "))
+            })?;
+            Ok(Report::verdict(&reports))
+        }
+    }
+}
+
+fn role(auth: &Auth, id: &str) -> &'static str {
+    if id == auth.vault().key_id() {
+        "current"
+    } else if auth.vault().former_ids().any(|f| f == id) {
+        "previous"
+    } else {
+        "not at hand"
+    }
+}
+
+fn table(auth: &Auth, all: &BTreeMap<String, Holdings>) -> String {
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    table.set_header(["key", "is", "grants", "older entries", "in quarantine"]);
+    for (id, h) in all {
+        let figures = [h.grants, h.older_entries, h.quarantined].map(|n| n.to_string());
+        table.add_row([id.clone(), role(auth, id).to_owned()].into_iter().chain(figures));
+    }
+    table.trim_fmt()
+}
