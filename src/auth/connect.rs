@@ -447,7 +447,11 @@ impl Auth {
                     tracing::warn!(%tenant, %error, tries, "a new grant could not be saved; trying again");
                     tokio::time::sleep(Duration::from_millis(200 << tries)).await;
                 }
-                saved => return Ok(saved.map(|_| ())?),
+                saved => {
+                    saved?;
+                    tracing::info!(%tenant, generation = grant.generation, "a credential was stored");
+                    return Ok(());
+                }
             }
         }
     }
