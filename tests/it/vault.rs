@@ -271,7 +271,7 @@ async fn the_commands_change_a_key_and_say_what_each_sealed() {
     hint: nothing is lost; give back that key: as the key of [vault], or after a change of keys among its `previous`
     0  key       is        grants  older entries  in quarantine
      96f88271  previous  1       0              0
-    0 acme: grant sealed anew, 0 records in quarantine too, 1 old entries removed
+    0 acme: grant sealed anew; records in quarantine: 0; old entries removed: 1
     everything is sealed with f28f1656: `previous` may be taken out of [vault]
     0 everything is sealed with f28f1656: `previous` may be taken out of [vault]
     0 [
