@@ -690,6 +690,7 @@ impl Auth {
                 saved => break saved?,
             }
         };
+        tracing::info!(%tenant, generation = entry.body.generation, "a credential was stored");
         self.release_former(tenant, last.map(|l| l.body).as_ref(), &entry.body).await
     }
 

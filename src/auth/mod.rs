@@ -198,6 +198,7 @@ struct Held {
     tenant: Tenant,
     /// Its entry that says so.
     n: u64,
+    since: Timestamp,
     why: String,
     /// An earlier run was told the same, so it is no new evidence.
     again: bool,
@@ -286,7 +287,7 @@ impl Auth {
             let lease = self.state.lease(tenant, self.run).await?;
             let line = self.state.grants(tenant);
             if let Some(last) = line.last::<Grant>().await?.filter(|l| l.n == held.n) {
-                let standing = Standing::Dead { since: self.clock.now(), why: held.why };
+                let standing = Standing::Dead { since: held.since, why: held.why };
                 line.append(last.n, Grant { standing, ..last.body }).await?;
             }
             lease.release().await
@@ -445,13 +446,6 @@ impl Auth {
                 _ => Err(lost),
             },
             saved => saved,
-        }
-    }
-
-    /// Removes what a run of this machine received for the tenant and could not save: its tokens are to be forgotten.
-    pub async fn forget_unsaved(&self, tenant: &Tenant) {
-        if let Some(spool) = self.spool(tenant) {
-            spool.clear().await;
         }
     }
 
@@ -783,7 +777,10 @@ impl Keeper {
                     if self.auth.fleet {
                         let standing = Standing::Uncertain { since, why: why.clone(), refused: true };
                         let n = self.stand(open, standing).await?.n;
-                        self.auth.refused(&app.name, Held { tenant: self.tenant.clone(), n, why: why.clone(), again });
+                        self.auth.refused(
+                            &app.name,
+                            Held { tenant: self.tenant.clone(), n, since: now, why: why.clone(), again },
+                        );
                     } else {
                         self.stand(open, Standing::Dead { since: now, why: why.clone() }).await?;
                     }

@@ -6,8 +6,9 @@
 //! holds the tenant's.
 
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io::{self, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -21,10 +22,12 @@ use crate::state::State;
 const ROOM_BYTES: usize = 16 << 10;
 
 /// The place of one tenant's unsaved tokens.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Spool {
     path: PathBuf,
     state: String,
+    /// The room that was taken. Held open: in a folder that others may write to, a name is not to be trusted twice.
+    room: Mutex<Option<File>>,
 }
 
 /// The next generation, and which refresh token it came of.
@@ -51,15 +54,23 @@ impl Spool {
         // Another state has grants of its own, perhaps of a tenant of the same name.
         let digest = Sha256::digest(&state);
         let id: String = digest.iter().take(8).map(|b| format!("{b:02x}")).collect();
-        Some(Self { path: config.scratch.join(format!("hirelake-unsaved-{id}-{tenant}.json")), state })
+        let path = config.scratch.join(format!("hirelake-unsaved-{id}-{tenant}.json"));
+        Some(Self { path, state, room: Mutex::default() })
     }
 
     /// Takes the room. A failure is no reason not to ask: the state was written a moment ago.
     pub(super) async fn reserve(&self) {
         let room = vec![b' '; ROOM_BYTES];
-        if let Err(error) = self.blocking(move |path| anew(path, &room)).await {
-            tracing::warn!(%error, path = %self.path.display(), "no room could be taken for tokens that cannot be saved");
+        match self.blocking(move |path| anew(path, &room)).await {
+            Ok(file) => *self.room() = Some(file),
+            Err(error) => {
+                tracing::warn!(%error, path = %self.path.display(), "no room could be taken for tokens that cannot be saved");
+            }
         }
+    }
+
+    fn room(&self) -> std::sync::MutexGuard<'_, Option<File>> {
+        self.room.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Keeps the next generation until the state has it. Returns whether it is durable.
@@ -67,7 +78,12 @@ impl Spool {
         let unsaved = Unsaved { state: self.state.clone(), after, grant: grant.clone() };
         let Ok(mut text) = serde_json::to_vec_pretty(&unsaved) else { return false };
         text.resize(text.len().max(ROOM_BYTES), b' ');
-        let kept = self.blocking(move |path| within(path, &text).or_else(|_| anew(path, &text))).await;
+        let room = self.room().take();
+        let write = move |path: &Path| match room.map(|file| within(file, &text)) {
+            Some(Ok(())) => Ok(()),
+            _ => anew(path, &text).map(|_| ()),
+        };
+        let kept = self.blocking(write).await;
         if let Err(error) = &kept {
             tracing::warn!(%error, path = %self.path.display(), "new tokens could not be kept on this machine");
         }
@@ -88,6 +104,7 @@ impl Spool {
 
     /// Gives the room back.
     pub(super) async fn clear(&self) {
+        self.room().take();
         match self.blocking(|path| std::fs::remove_file(path)).await {
             Ok(()) => {}
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
@@ -107,18 +124,19 @@ impl Spool {
 }
 
 /// Writes a file that only its owner may read, whole or not at all.
-fn anew(path: &Path, text: &[u8]) -> io::Result<()> {
+fn anew(path: &Path, text: &[u8]) -> io::Result<File> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let mut file = tempfile::Builder::new().prefix("hirelake-unsaved.").tempfile_in(folder)?;
     file.write_all(text)?;
     file.as_file().sync_all()?;
-    file.persist(path).map_err(|e| e.error)?;
-    File::open(folder)?.sync_all()
+    let file = file.persist(path).map_err(|e| e.error)?;
+    File::open(folder)?.sync_all()?;
+    Ok(file)
 }
 
 /// Writes into the room that was taken, which needs no more of the disk.
-fn within(path: &Path, text: &[u8]) -> io::Result<()> {
-    let mut file = File::options().write(true).open(path)?;
+fn within(mut file: File, text: &[u8]) -> io::Result<()> {
+    file.rewind()?;
     file.write_all(text)?;
     file.sync_all()
 }
@@ -130,7 +148,7 @@ mod tests {
     #[tokio::test]
     async fn room_that_was_not_used_or_half_written_holds_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let spool = Spool { path: dir.path().join("x.json"), state: "here".into() };
+        let spool = Spool { path: dir.path().join("x.json"), state: "here".into(), room: Mutex::default() };
         assert!(spool.read().await.is_none());
         for text in ["", "   ", "{\"state\": \"here\", \"after\": \"12", "{}"] {
             std::fs::write(&spool.path, text).unwrap();

@@ -55,7 +55,7 @@ pub(super) async fn vault(world: &World, args: Vault) -> Result<ExitCode, CliErr
                     Ok(done) => {
                         let grant = if done.grant { "grant sealed anew" } else { "grant was sealed anew before" };
                         print(&format!(
-                            "{tenant}: {grant}, {} records in quarantine too, {} old entries removed",
+                            "{tenant}: {grant}; records in quarantine: {}; old entries removed: {}",
                             done.quarantined, done.swept
                         ))?;
                     }

@@ -265,13 +265,13 @@ async fn the_commands_change_a_key_and_say_what_each_sealed() {
     said.push(run(&["vault", "status"]));
     assert_snapshot!(said.join("\n"), @r#"
     0  key       is       grants  older entries  in quarantine
-     96f88271  current  1       2              0
+     96f88271  current  1       0              0
     2 some is still sealed with 96f88271: have it in `previous` and run this again
     error: the grant of tenant acme cannot be opened: it is sealed with the vault key 96f88271, and the key at hand is f28f1656
     hint: nothing is lost; give back that key: as the key of [vault], or after a change of keys among its `previous`
     0  key       is        grants  older entries  in quarantine
-     96f88271  previous  1       2              0
-    0 acme: grant sealed anew, 0 records in quarantine too, 3 old entries removed
+     96f88271  previous  1       0              0
+    0 acme: grant sealed anew; records in quarantine: 0; old entries removed: 1
     everything is sealed with f28f1656: `previous` may be taken out of [vault]
     0 everything is sealed with f28f1656: `previous` may be taken out of [vault]
     0 [
