@@ -1154,7 +1154,7 @@ mod tests {
     #[test]
     fn every_embedded_resource_makes_a_table() {
         let p = embedded().unwrap();
-        assert_eq!(p.resources.len(), 13);
+        assert_eq!(p.resources.len(), 19);
         for r in &p.resources {
             let table = Table::new(&p.name, r, None).unwrap();
             assert_eq!(table.schema.fields().len(), r.columns.len() + 4, "{}", r.name);
@@ -1257,7 +1257,7 @@ mod tests {
         assert_eq!(p.production.api_base.as_str(), "https://api.eu.lever.co/v1", "no slash at the end");
         assert_eq!(p.production.token.as_str(), "https://auth.lever.co/oauth/token", "the rest stays");
         assert_eq!((p.rate.per_second, p.rate.burst), (4.0, 2));
-        assert_eq!(p.resources.len(), 14);
+        assert_eq!(p.resources.len(), 20);
         assert_eq!(p.resource("stages").unwrap().columns.len(), 1);
         assert_eq!(p.resource("stages").unwrap().key, ["id"], "the defaults hold for every file");
         assert_eq!(p.resource("users").unwrap().columns.last().unwrap().source, "nickName");

@@ -112,7 +112,7 @@ async fn the_consent_link_asks_for_what_is_needed_and_no_more() {
     let state = state_of(&link);
     assert_eq!(state.len(), 48);
     let text = link.as_str().replace(&state, "STATE").replace(&bench.sandbox.addr().port().to_string(), "PORT");
-    assert_snapshot!(text.replace('&', "\n&").replace('+', "\n    +"), @r"
+    assert_snapshot!(text.replace('&', "\n&").replace('+', "\n    +"), @"
     http://127.0.0.1:PORT/authorize?client_id=test-client
     &redirect_uri=http%3A%2F%2F127.0.0.1%3A8914%2Fcallback
     &response_type=code
@@ -120,14 +120,19 @@ async fn the_consent_link_asks_for_what_is_needed_and_no_more() {
     &scope=offline_access
         +applications%3Aread%3Aadmin
         +archive_reasons%3Aread%3Aadmin
+        +audit_events%3Aread%3Aadmin
         +contact%3Aread%3Aadmin
+        +feedback_templates%3Aread%3Aadmin
+        +form_templates%3Aread%3Aadmin
         +opportunities%3Aread%3Aadmin
         +postings%3Aread%3Aadmin
+        +requisition_fields%3Aread%3Aadmin
         +requisitions%3Aread%3Aadmin
         +sources%3Aread%3Aadmin
         +stages%3Aread%3Aadmin
         +tags%3Aread%3Aadmin
         +users%3Aread%3Aadmin
+        +webhooks%3Aread%3Aadmin
     &audience=http%3A%2F%2F127.0.0.1%3APORT%2Fv1%2F
     &prompt=consent
     ");
@@ -217,7 +222,7 @@ async fn scopes_that_were_not_granted_are_told() {
     let back = Callback::from_url(&answer(&link, Some("acme")).await);
     let connected = exchange(&bench, &invitation, back, false).await.unwrap();
     assert_eq!(connected.scopes, ["offline_access"]);
-    assert_snapshot!(connected.missing.join(" "), @"applications:read:admin archive_reasons:read:admin contact:read:admin opportunities:read:admin postings:read:admin requisitions:read:admin sources:read:admin stages:read:admin tags:read:admin users:read:admin");
+    assert_snapshot!(connected.missing.join(" "), @"applications:read:admin archive_reasons:read:admin audit_events:read:admin contact:read:admin feedback_templates:read:admin form_templates:read:admin opportunities:read:admin postings:read:admin requisition_fields:read:admin requisitions:read:admin sources:read:admin stages:read:admin tags:read:admin users:read:admin webhooks:read:admin");
 }
 
 #[tokio::test]
