@@ -181,6 +181,9 @@ impl Done {
             Some(Revoked::ApiKey) => {
                 "note: an API key cannot be revoked from here\nhint: the customer must delete the key in the settings of their account".to_owned()
             }
+            Some(Revoked::Shared { other }) => format!(
+                "note: the grant was not revoked at the provider, because tenant {other} is connected to the same account and its grant could end with this one\nhint: nothing more is to be done; `hirelake disconnect {other}` revokes it when that tenant goes too"
+            ),
             Some(Revoked::Done) | None => return Vec::new(),
         };
         vec![by_hand]

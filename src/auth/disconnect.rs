@@ -13,6 +13,11 @@ pub enum Revoked {
     Done,
     /// Only the customer can delete an API key.
     ApiKey,
+    /// It was left alone: another tenant is connected to the same account, and a provider may end both together.
+    Shared {
+        /// The other one.
+        other: Tenant,
+    },
     /// It could not be revoked; it may still be there.
     Not {
         /// Why.

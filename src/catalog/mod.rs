@@ -142,7 +142,7 @@ pub struct Resource {
     pub query: Vec<(String, String)>,
     /// Objects asked for in line.
     pub expand: Vec<Expand>,
-    /// Where the rows stand in a page: a key of the body's object.
+    /// Where the rows stand in a page: a key of the body's object, or keys with dots from the outside in.
     pub records: String,
     /// How pages follow each other.
     pub paging: Paging,

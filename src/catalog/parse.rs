@@ -1157,7 +1157,7 @@ mod tests {
     #[test]
     fn every_embedded_resource_makes_a_table() {
         let p = embedded().unwrap();
-        assert_eq!(p.resources.len(), 13);
+        assert_eq!(p.resources.len(), 19);
         for r in &p.resources {
             let table = Table::new(&p.name, r, None).unwrap();
             assert_eq!(table.schema.fields().len(), r.columns.len() + 4, "{}", r.name);
@@ -1244,8 +1244,8 @@ mod tests {
             mode = "full"
             columns = [{ name = "id", type = "text" }]
             [[resource]]
-            name = "webhooks"
-            path = "/webhooks"
+            name = "hooks"
+            path = "/hooks"
             scope = "webhooks:read:admin"
             mode = "full"
             default = false
@@ -1260,11 +1260,11 @@ mod tests {
         assert_eq!(p.production.api_base.as_str(), "https://api.eu.lever.co/v1", "no slash at the end");
         assert_eq!(p.production.token.as_str(), "https://auth.lever.co/oauth/token", "the rest stays");
         assert_eq!((p.rate.per_second, p.rate.burst), (4.0, 2));
-        assert_eq!(p.resources.len(), 14);
+        assert_eq!(p.resources.len(), 20);
         assert_eq!(p.resource("stages").unwrap().columns.len(), 1);
         assert_eq!(p.resource("stages").unwrap().key, ["id"], "the defaults hold for every file");
         assert_eq!(p.resource("users").unwrap().columns.last().unwrap().source, "nickName");
-        let webhooks = p.resource("webhooks").unwrap();
+        let webhooks = p.resource("hooks").unwrap();
         assert_eq!((webhooks.default, &webhooks.paging), (false, &Paging::Single));
         assert_eq!(webhooks.columns[1].source, "url");
         assert_eq!(webhooks.columns[1].ty.to_string(), "list<list<text>>");

@@ -150,22 +150,28 @@ mod tests {
 
     #[test]
     fn the_overview_has_every_resource() {
-        insta::assert_snapshot!(overview(&embedded().unwrap()), @r#"
-        RESOURCE               MODE         SCOPE                       KEY   PARTITION                       WHAT
-        opportunities          incremental  opportunities:read:admin    id    year of created_at              a person considered for a job, or for none yet: the pipeline's unit
-        applications           extracted    applications:read:admin     id    year of opportunity_created_at  how a person came to a posting; taken out of opportunities
-        contacts               extracted    contact:read:admin          id    none                            a person, shared by their opportunities; taken out of opportunities
-        users                  full         users:read:admin            id    none                            people with an account at Lever, deactivated ones included
-        postings               incremental  postings:read:admin         id    none                            jobs, in every state
-        stages                 full         stages:read:admin           id    none                            stages of the pipeline, in its order
-        archive_reasons        full         archive_reasons:read:admin  id    none                            why opportunities end, inactive reasons included
-        sources                full         sources:read:admin          text  none                            where people come from, with counts
-        tags                   full         tags:read:admin             text  none                            tags of opportunities, with counts
-        requisitions           full         requisitions:read:admin     id    none                            approved seats to hire for
-        opportunities_deleted  tombstones   opportunities:read:admin    id    none                            tombstones of opportunities
-        applications_deleted   tombstones   applications:read:admin     id    none                            tombstones of applications
-        postings_deleted       tombstones   postings:read:admin         id    none                            tombstones of postings
-        "#);
+        insta::assert_snapshot!(overview(&embedded().unwrap()), @"
+        RESOURCE               MODE         SCOPE                          KEY   PARTITION                       WHAT
+        opportunities          incremental  opportunities:read:admin       id    year of created_at              a person considered for a job, or for none yet: the pipeline's unit
+        applications           extracted    applications:read:admin        id    year of opportunity_created_at  how a person came to a posting; taken out of opportunities
+        contacts               extracted    contact:read:admin             id    none                            a person, shared by their opportunities; taken out of opportunities
+        users                  full         users:read:admin               id    none                            people with an account at Lever, deactivated ones included
+        postings               incremental  postings:read:admin            id    none                            jobs, in every state
+        stages                 full         stages:read:admin              id    none                            stages of the pipeline, in its order
+        archive_reasons        full         archive_reasons:read:admin     id    none                            why opportunities end, inactive reasons included
+        sources                full         sources:read:admin             text  none                            where people come from, with counts
+        tags                   full         tags:read:admin                text  none                            tags of opportunities, with counts
+        requisitions           full         requisitions:read:admin        id    none                            approved seats to hire for
+        opportunities_deleted  tombstones   opportunities:read:admin       id    none                            tombstones of opportunities
+        applications_deleted   tombstones   applications:read:admin        id    none                            tombstones of applications
+        postings_deleted       tombstones   postings:read:admin            id    none                            tombstones of postings
+        disposition_stages     full         stages:read:admin              id    none                            stages with their place in the pipeline
+        requisition_fields     full         requisition_fields:read:admin  id    none                            the account's own fields of requisitions
+        feedback_templates     full         feedback_templates:read:admin  id    none                            active templates of feedback forms
+        form_templates         full         form_templates:read:admin      id    none                            active templates of profile forms
+        audit_events           incremental  audit_events:read:admin        id    year of created_at              who did what in the account's settings; never changed; a paid feature of Lever
+        webhooks               full         webhooks:read:admin            id    none                            what the account sends where; without the secrets
+        ");
     }
 
     #[test]

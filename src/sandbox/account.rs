@@ -647,6 +647,21 @@ impl Account {
         true
     }
 
+    /// The stages with their places.
+    pub(super) fn disposition_stages(&self) -> Vec<Value> {
+        let stages = self.tables.get("stages").map(Table::sorted).unwrap_or_default();
+        stages.iter().enumerate().map(|(n, (_, row))| Maker::disposition_stage(&row.value, n)).collect()
+    }
+
+    /// A new event at the top of the log.
+    pub(super) fn add_audit_event(&mut self, now: i64) -> Option<String> {
+        let n = self.next_added();
+        let event = self.maker.audit_event(1_000_000 + n as usize, Some(now));
+        let id = event["id"].as_str().map(str::to_owned);
+        self.put("audit_events", event, now);
+        id
+    }
+
     /// Every record of a resource, as the default listing would show it, in its order.
     pub(super) fn dump(&self, resource: &str) -> Option<Vec<Value>> {
         let open = || self.order.iter().map(|key| key.3).filter(|slot| !self.at(*slot).facts.confidential);
@@ -659,6 +674,7 @@ impl Account {
                 let id = |n: &u32| self.maker.contact_id(*n).to_string();
                 ids.iter().filter_map(|n| self.contact(&id(n)).map(Cow::into_owned)).collect()
             }
+            "disposition_stages" => self.disposition_stages(),
             table => {
                 let rows = self.tables.get(&*table.replace('/', "_"))?.sorted();
                 let feed = table.ends_with("deleted");
@@ -754,6 +770,11 @@ fn tables(maker: &Maker, size: &AccountSize) -> BTreeMap<&'static str, Table> {
         ("archive_reasons", Table::new(false, maker.reason_rows(), "")),
         ("sources", Table::new(false, maker.source_rows(), "")),
         ("tags", Table::new(false, maker.tag_rows(), "")),
+        ("requisition_fields", Table::new(false, maker.requisition_field_rows(), "")),
+        ("feedback_templates", Table::new(false, maker.feedback_template_rows(), "")),
+        ("form_templates", Table::new(false, maker.form_template_rows(), "")),
+        ("webhooks", Table::new(false, maker.webhook_rows(), "")),
+        ("audit_events", Table::new(true, maker.audit_event_rows(), "createdAt")),
         ("opportunities_deleted", Table::new(false, gone, "deletedAt")),
         ("applications_deleted", Table::new(false, gone_applications.into_iter().flatten(), "deletedAt")),
         ("postings_deleted", Table::new(false, gone_postings, "deletedAt")),

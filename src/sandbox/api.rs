@@ -47,8 +47,12 @@ enum Serves {
     Contact,
     /// A listing of the small table of that name.
     Rows(&'static str),
+    /// A listing of it that has neither pages nor an end.
+    All(&'static str),
     /// One row of it.
     Row(&'static str),
+    /// Two lists in one object.
+    Dispositions,
 }
 
 const NO_PARAMS: &[&str] = &[];
@@ -120,6 +124,15 @@ const ROUTES: &[Route] = &[
     Route { path: "/tags", scope: "tags", params: NO_PARAMS, expand: NO_EXPAND, serves: Serves::Rows("tags") },
     Route { path: "/requisitions", scope: "requisitions", params: &["created_at", "requisition_code", "status", "confidentiality"], expand: REQUISITION_EXPAND, serves: Serves::Rows("requisitions") },
     Route { path: "/requisitions/:id", scope: "requisitions", params: NO_PARAMS, expand: REQUISITION_EXPAND, serves: Serves::Row("requisitions") },
+    Route { path: "/disposition_stages", scope: "stages", params: NO_PARAMS, expand: NO_EXPAND, serves: Serves::Dispositions },
+    Route { path: "/requisition_fields", scope: "requisition_fields", params: &["isRequired", "type"], expand: NO_EXPAND, serves: Serves::All("requisition_fields") },
+    Route { path: "/requisition_fields/:id", scope: "requisition_fields", params: NO_PARAMS, expand: NO_EXPAND, serves: Serves::Row("requisition_fields") },
+    Route { path: "/feedback_templates", scope: "feedback_templates", params: NO_PARAMS, expand: NO_EXPAND, serves: Serves::Rows("feedback_templates") },
+    Route { path: "/feedback_templates/:id", scope: "feedback_templates", params: NO_PARAMS, expand: NO_EXPAND, serves: Serves::Row("feedback_templates") },
+    Route { path: "/form_templates", scope: "form_templates", params: NO_PARAMS, expand: NO_EXPAND, serves: Serves::Rows("form_templates") },
+    Route { path: "/form_templates/:id", scope: "form_templates", params: NO_PARAMS, expand: NO_EXPAND, serves: Serves::Row("form_templates") },
+    Route { path: "/audit_events", scope: "audit_events", params: &["created_at", "type", "user_id", "target_type", "target_id"], expand: NO_EXPAND, serves: Serves::Rows("audit_events") },
+    Route { path: "/webhooks", scope: "webhooks", params: NO_PARAMS, expand: NO_EXPAND, serves: Serves::All("webhooks") },
 ];
 
 /// The data API's refusal, in its envelope.
@@ -271,6 +284,28 @@ impl Ask<'_> {
         let id = self.captures.first().copied().unwrap_or("");
         match self.route.serves {
             Serves::Opportunities => self.opportunities(account, &expand, confidential),
+            Serves::All(table) => {
+                let rows = account.dump(table).unwrap_or_default();
+                let is =
+                    |name: &str, field: &Value| self.params.any(name, |v| field.to_string().trim_matches('"') == v);
+                let rows: Vec<Value> =
+                    rows.into_iter().filter(|r| is("type", &r["type"]) && is("isRequired", &r["isRequired"])).collect();
+                Ok(single(&text(&rows.into())))
+            }
+            Serves::Dispositions => {
+                let reasons = account.dump("archive_reasons").unwrap_or_default();
+                let reasons: Vec<Value> = reasons
+                    .into_iter()
+                    .map(|mut r| {
+                        if r["type"] == "non-hired" {
+                            r["type"] = Value::Null;
+                        }
+                        r
+                    })
+                    .collect();
+                let body = json!({"stages": account.disposition_stages(), "archiveReasons": reasons});
+                Ok(single(&text(&body)))
+            }
             Serves::Rows(table) => self.rows(account, table, &expand, confidential),
             Serves::Opportunity => {
                 let slot = self.visible(account, id)?;
@@ -397,6 +432,9 @@ impl Ask<'_> {
         if table == "postings" && ranges[1].1.is_set() && p.0.iter().any(|(name, _)| !alone.contains(&name.as_str())) {
             return Err(bad("updated_at_start and updated_at_end may be combined only with confidentiality"));
         }
+        if !p.all("target_id").is_empty() && p.all("target_type").is_empty() {
+            return Err(bad("target_id needs target_type"));
+        }
         let with_deactivated = table != "users" || p.flag("includeDeactivated")? == Some(true);
         let limit = p.limit(if table == "applications_deleted" { FEW_ROWS } else { PAGE_ROWS })?;
         let start = self.start(account)?;
@@ -422,6 +460,12 @@ impl Ask<'_> {
                 && is("requisition_code", &row["requisitionCode"])
                 && is("status", &row["status"])
                 && is("type", &row["type"])
+                && p.any(
+                    "user_id",
+                    |id| if id == "null" { row["user"].is_null() } else { contains(&row["user"]["id"], id) },
+                )
+                && is("target_type", &row["target"]["type"])
+                && is("target_id", &row["target"]["id"])
         };
         let Some(rows) = account.table(table) else { return Err(missing("path", self.path)) };
         let mut keys = rows.select(start.as_ref(), limit, wanted);

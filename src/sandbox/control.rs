@@ -125,6 +125,9 @@ enum Op {
     AddUser {
         account: String,
     },
+    AddAuditEvent {
+        account: String,
+    },
     EditUser {
         account: String,
         id: String,
@@ -289,6 +292,11 @@ impl Control {
         self.0.with(account, Account::add_user).flatten()
     }
 
+    /// Adds an event to the log of the account's settings; returns its id.
+    pub fn add_audit_event(&self, account: &str) -> Option<String> {
+        self.0.with(account, Account::add_audit_event).flatten()
+    }
+
     /// Changes a user's job title. Users have no `updatedAt`.
     pub fn edit_user(&self, account: &str, id: &str) -> bool {
         self.0.yes(account, |account, now| {
@@ -413,6 +421,7 @@ impl Control {
             Op::EditPosting { account, id } => json!(self.edit_posting(&account, &id)),
             Op::DeletePosting { account, id } => json!(self.delete_posting(&account, &id)),
             Op::AddUser { account } => json!(self.add_user(&account)),
+            Op::AddAuditEvent { account } => json!(self.add_audit_event(&account)),
             Op::EditUser { account, id } => json!(self.edit_user(&account, &id)),
             Op::DeactivateUser { account, id } => json!(self.deactivate_user(&account, &id)),
             Op::RemoveUser { account, id } => json!(self.remove_user(&account, &id)),

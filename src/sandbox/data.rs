@@ -22,7 +22,7 @@ pub(super) const ADDED: u32 = 1 << 29;
 
 /// What a serial number counts; keeps the streams of random numbers apart.
 #[derive(Clone, Copy)]
-enum Kind {
+pub(super) enum Kind {
     Person = 1,
     Opportunity,
     OpportunityBody,
@@ -35,6 +35,7 @@ enum Kind {
     Id,
     Count,
     Gone,
+    Event,
 }
 
 /// SplitMix64: small, quick, and the same in every version of every crate.
@@ -70,7 +71,7 @@ impl Rng {
     }
 
     /// From `low` to `high`, both included; `low` when they are the wrong way round.
-    fn between(&mut self, low: i64, high: i64) -> i64 {
+    pub(super) fn between(&mut self, low: i64, high: i64) -> i64 {
         let span = u64::try_from(high.saturating_sub(low)).unwrap_or(0) + 1;
         low.saturating_add(i64::try_from(self.next() % span).unwrap_or(0))
     }
@@ -129,8 +130,8 @@ pub(super) struct Maker {
     seed: u64,
     pub(super) account: String,
     pub(super) account_id: Uuid,
-    now: i64,
-    years: i64,
+    pub(super) now: i64,
+    pub(super) years: i64,
     users: Vec<String>,
     postings: Vec<PostingRef>,
     requisitions: Vec<(String, String)>,
@@ -186,12 +187,12 @@ impl Maker {
         maker
     }
 
-    fn rng(&self, kind: Kind, n: usize) -> Rng {
+    pub(super) fn rng(&self, kind: Kind, n: usize) -> Rng {
         Rng::new(&[self.seed, kind as u64, u64::try_from(n).unwrap_or(u64::MAX)])
     }
 
     /// The n-th id of a kind.
-    fn id(&self, kind: Kind, n: usize) -> String {
+    pub(super) fn id(&self, kind: Kind, n: usize) -> String {
         Rng::new(&[self.seed, Kind::Id as u64, kind as u64, n as u64]).uuid().to_string()
     }
 

@@ -17,6 +17,7 @@ mod limit;
 mod oauth;
 mod paging;
 mod reply;
+mod settings;
 #[cfg(test)]
 mod tests;
 

@@ -226,11 +226,12 @@ impl Decoder {
                 filled: filled.filter_map(|(i, c)| Some((i, place(c.from_parent.as_deref()?)?))).collect(),
             });
         }
+        let path = || resource.records.split('.').map(str::to_owned).collect();
         let names = match &resource.paging {
             Paging::Token { next, more, .. } => {
-                Names { records: resource.records.clone(), next: Some(next.clone()), more: Some(more.clone()) }
+                Names { records: path(), next: Some(next.clone()), more: Some(more.clone()) }
             }
-            Paging::Single => Names { records: resource.records.clone(), next: None, more: None },
+            Paging::Single => Names { records: path(), next: None, more: None },
         };
         Self { table: Plan::new(resource, false), children, child_of, names }
     }

@@ -11,9 +11,22 @@ use super::{Build, PageError};
 /// The keys of the envelope.
 #[derive(Debug)]
 pub(super) struct Names {
-    pub(super) records: String,
+    /// Where the records stand: keys from the outside in, at least one.
+    pub(super) records: Vec<String>,
     pub(super) next: Option<String>,
     pub(super) more: Option<String>,
+}
+
+impl Names {
+    fn key(&self) -> &str {
+        self.records.first().map_or("", String::as_str)
+    }
+    fn inner(&self) -> &[String] {
+        self.records.get(1..).unwrap_or_default()
+    }
+    fn path(&self) -> String {
+        self.records.join(".")
+    }
 }
 
 /// What stands beside the records.
@@ -27,7 +40,7 @@ pub(super) struct Envelope {
 pub(super) fn fast(names: &Names, text: &str, build: &mut Build<'_>) -> Result<Envelope, ()> {
     let mut fault = None;
     let mut de = serde_json::Deserializer::from_str(text);
-    let seed = PageSeed { names, records: Straight(build), fault: &mut fault };
+    let seed = PageSeed { names, records: Straight(build, names.inner()), fault: &mut fault };
     let envelope = seed.deserialize(&mut de).and_then(|e| de.end().map(|()| e));
     envelope.map_err(|_| ())
 }
@@ -61,14 +74,29 @@ pub(super) fn split<'t>(names: &Names, text: &'t str) -> Result<(Envelope, Vec<&
         (_, Some(fault)) => return not_a_page(fault),
         (Err(e), None) => return Err(not_json(&e)),
     };
-    match records {
-        Some(raw) if raw.get().starts_with('[') => {
-            Ok((envelope, serde_json::from_str(raw.get()).map_err(|e| not_json(&e))?))
+    let Some(mut raw) = records else { return not_a_page(format!("it has no `{}`", names.path())) };
+    for (depth, key) in names.inner().iter().enumerate() {
+        let outer = names.records.get(..=depth).unwrap_or_default().join(".");
+        if !raw.get().starts_with('{') {
+            return not_a_page(format!("`{outer}` is no object"));
         }
-        Some(raw) if raw.get().starts_with('{') => Ok((envelope, vec![raw])),
-        Some(_) => not_a_page(format!("`{}` is neither an array nor an object", names.records)),
-        None => not_a_page(format!("it has no `{}`", names.records)),
+        let mut found = None;
+        let mut de = serde_json::Deserializer::from_str(raw.get());
+        Inside { keys: std::slice::from_ref(key), then: Keep(&mut found) }
+            .deserialize(&mut de)
+            .map_err(|e| not_json(&e))?;
+        match found {
+            Some(value) => raw = value,
+            None => return not_a_page(format!("it has no `{}`", names.path())),
+        }
     }
+    if raw.get().starts_with('[') {
+        return Ok((envelope, serde_json::from_str(raw.get()).map_err(|e| not_json(&e))?));
+    }
+    if raw.get().starts_with('{') {
+        return Ok((envelope, vec![raw]));
+    }
+    not_a_page(format!("`{}` is neither an array nor an object", names.path()))
 }
 
 /// Reads one record into the builders, which an error spoils.
@@ -84,12 +112,18 @@ trait Records<'de> {
     fn body<A: SeqAccess<'de>>(&mut self, seq: A) -> Result<(), A::Error>;
 }
 
-/// Into the builders.
-struct Straight<'a, 'p>(&'a mut Build<'p>);
+/// Into the builders, past the keys that are left.
+struct Straight<'a, 'p>(&'a mut Build<'p>, &'a [String]);
 
 impl<'de> Records<'de> for Straight<'_, '_> {
     fn take<A: MapAccess<'de>>(&mut self, map: &mut A) -> Result<(), A::Error> {
-        map.next_value_seed(RecordsSeed(self.0))
+        if self.1.is_empty() {
+            return map.next_value_seed(RecordsSeed(self.0));
+        }
+        match map.next_value_seed(Inside { keys: self.1, then: Listing(self.0) })? {
+            true => Ok(()),
+            false => Err(A::Error::custom("no records")),
+        }
     }
     fn body<A: SeqAccess<'de>>(&mut self, seq: A) -> Result<(), A::Error> {
         RecordsSeed(self.0).visit_seq(seq)
@@ -106,6 +140,68 @@ impl<'de> Records<'de> for Aside<'_, 'de> {
     }
     fn body<A: SeqAccess<'de>>(&mut self, _: A) -> Result<(), A::Error> {
         Err(A::Error::custom("split before"))
+    }
+}
+
+/// What is done with the value that [`Inside`] leads to.
+trait Then<'de> {
+    fn then<A: MapAccess<'de>>(self, map: &mut A) -> Result<(), A::Error>;
+}
+
+struct Listing<'a, 'p>(&'a mut Build<'p>);
+
+impl<'de> Then<'de> for Listing<'_, '_> {
+    fn then<A: MapAccess<'de>>(self, map: &mut A) -> Result<(), A::Error> {
+        map.next_value_seed(RecordsSeed(self.0))
+    }
+}
+
+struct Keep<'a, 'de>(&'a mut Option<&'de RawValue>);
+
+impl<'de> Then<'de> for Keep<'_, 'de> {
+    fn then<A: MapAccess<'de>>(self, map: &mut A) -> Result<(), A::Error> {
+        *self.0 = Some(map.next_value()?);
+        Ok(())
+    }
+}
+
+/// A value inside nested objects, by their keys; whether it is there.
+struct Inside<'k, T> {
+    keys: &'k [String],
+    then: T,
+}
+
+impl<'de, T: Then<'de>> DeserializeSeed<'de> for Inside<'_, T> {
+    type Value = bool;
+    fn deserialize<D: Deserializer<'de>>(self, d: D) -> Result<bool, D::Error> {
+        d.deserialize_map(self)
+    }
+}
+
+impl<'de, T: Then<'de>> Visitor<'de> for Inside<'_, T> {
+    type Value = bool;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<bool, A::Error> {
+        let Some((first, rest)) = self.keys.split_first() else { return Ok(false) };
+        let mut then = Some(self.then);
+        let mut found = false;
+        while let Some(key) = map.next_key::<String>()? {
+            match then.take_if(|_| key == *first) {
+                None => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+                Some(then) if rest.is_empty() => {
+                    then.then(&mut map)?;
+                    found = true;
+                }
+                Some(then) => found = map.next_value_seed(Inside { keys: rest, then })?,
+            }
+        }
+        Ok(found)
     }
 }
 
@@ -139,7 +235,7 @@ impl<'de, R: Records<'de>> Visitor<'de> for PageSeed<'_, R> {
         let mut envelope = Envelope::default();
         let (mut records, mut next, mut more) = (false, false, false);
         while let Some(key) = map.next_key::<String>()? {
-            let twice = if key == self.names.records {
+            let twice = if key == self.names.key() {
                 if !records {
                     self.records.take(&mut map)?;
                 }
@@ -170,7 +266,7 @@ impl<'de, R: Records<'de>> Visitor<'de> for PageSeed<'_, R> {
         if records {
             return Ok(envelope);
         }
-        let missing = format!("it has no `{}`", self.names.records);
+        let missing = format!("it has no `{}`", self.names.path());
         self.refuse(missing)
     }
 }

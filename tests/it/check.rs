@@ -21,7 +21,9 @@ use object_store::{
 };
 use serde_json::Value;
 
-use crate::harness::{Bench, CALLBACK, CLIENT, CLIENT_SECRET, NOW, Setup, VAULT_KEY, fault, files, plain, tenant};
+use crate::harness::{
+    Bench, CALLBACK, CLIENT, CLIENT_SECRET, NOW, Setup, VAULT_KEY, fault, files, plain, private, tenant,
+};
 
 async fn connected() -> Bench {
     let bench = Setup::new(20).start().await;
@@ -105,15 +107,15 @@ async fn a_healthy_world_is_told_so_in_few_requests() {
     insta::assert_snapshot!(plain(&checkup.table(), bench.dir.path()), @"
          check      of                                   found
      ok  config     DIR/hirelake.toml        1 app, 0 tenants named
-     ok  catalogue  lever                                13 resources, 145 columns
+     ok  catalogue  lever                                19 resources, 184 columns
      ok  lake       DIR/lake                 create, no second create, one winner of a race, replace, replace the version read, read back, list, remove
      ok  state      DIR/state                create, no second create, one winner of a race, replace, replace the version read, read back, list, remove
-     ok  app        main                                 sandbox: http://127.0.0.1:PORT/v1, tokens from 127.0.0.1, 11 scopes, 1 callback
+     ok  app        main                                 sandbox: http://127.0.0.1:PORT/v1, tokens from 127.0.0.1, 16 scopes, 1 callback
      ok  client     main                                 http://127.0.0.1:PORT/oauth/token knows the client and takes its secret
      ok  consent    main http://127.0.0.1:PORT/callback  the consent page takes client and callback; audience and scopes show only when a customer signs in
      ok  vault      key                                  the key 96f88271 opens the grants of 1 tenant
      ok  grant      acme                                 grant opened; connected 2026-06-15 08:00, renewed 2026-06-15 08:00
-     ok  scopes     acme                                 all 11 that its resources need are granted
+     ok  scopes     acme                                 all 16 that its resources need are granted
      ok  resource   acme/opportunities                   answers, with applications and contact
      ok  resource   acme/users                           answers
      ok  resource   acme/postings                        answers
@@ -125,12 +127,18 @@ async fn a_healthy_world_is_told_so_in_few_requests() {
      ok  resource   acme/opportunities_deleted           answers
      ok  resource   acme/applications_deleted            answers
      ok  resource   acme/postings_deleted                answers
+     ok  resource   acme/disposition_stages              answers
+     ok  resource   acme/requisition_fields              answers
+     ok  resource   acme/feedback_templates              answers
+     ok  resource   acme/form_templates                  answers
+     ok  resource   acme/audit_events                    answers
+     ok  resource   acme/webhooks                        answers
      ok  clock      acme                                 this machine's clock agrees with the provider's
 
-    22 ok, 0 warnings, 0 failed, 0 skipped
+    28 ok, 0 warnings, 0 failed, 0 skipped
     ");
     let asked: u64 = bench.control.stats().requests.values().sum();
-    assert_eq!(asked, 13, "one for each resource with a path of its own, one of the token endpoint, one of the page");
+    assert_eq!(asked, 19, "one for each resource with a path of its own, one of the token endpoint, one of the page");
     // Nothing is left but the lease's line.
     let left: Vec<_> = files(&bench.dir.path().join("state")).into_keys().filter(|p| p.starts_with("probes")).collect();
     assert!(left.is_empty() && bench.files().is_empty(), "{left:?}");
@@ -205,7 +213,7 @@ async fn each_symptom_that_the_provider_lists_has_its_own_diagnosis() {
 
     scope missing from the consent
     exit 0
-    WARNING scopes acme: needed and not granted: applications:read:admin contact:read:admin postings:read:admin stages:read:admin archive_reasons:read:admin sources:read:admin tags:read:admin requisitions:read:admin
+    WARNING scopes acme: needed and not granted: applications:read:admin contact:read:admin postings:read:admin stages:read:admin archive_reasons:read:admin sources:read:admin tags:read:admin requisitions:read:admin requisition_fields:read:admin feedback_templates:read:admin form_templates:read:admin audit_events:read:admin webhooks:read:admin
       hint: they were missing from the consent: see that they are registered for the app at the provider, then let the customer connect again: `hirelake connect acme`; or leave their resources out
 
     no access to this endpoint
@@ -232,20 +240,17 @@ async fn seed(bench: &Bench, token: String) {
 #[tokio::test(start_paused = true)]
 async fn a_consent_with_a_wrong_audience_is_seen_in_what_was_granted() {
     let bench = Setup::new(20).start().await;
-    let audience = format!("audience = \"{}/v1/\"", bench.sandbox.url());
-    let subject = with(&bench, &[(&audience, "audience = \"https://api.lever.co/v2/\"")]);
-    let wrong = Bench {
-        world: hirelake::sync::World { config: subject.config.clone(), ..bench.world.clone() },
-        control: bench.control.clone(),
-        sandbox: bench.sandbox.clone(),
-        dir: bench.dir.clone(),
-    };
-    wrong.connect("acme").await;
-    let checkup = check::run(&subject, &[]).await;
+    // Such a consent is refused today; the grant was had elsewhere.
+    let (acme, run) = (tenant("acme"), RunId::new());
+    let seed = bench.control.grant("acme", CLIENT, "offline_access").unwrap().refresh_token.unwrap();
+    let lease = Arc::new(bench.state().lease(&acme, run).await.unwrap());
+    bench.auth(run).seed_refresh_token(&acme, lease.clone(), Secret::new(seed), false).await.unwrap();
+    Arc::into_inner(lease).unwrap().release().await.unwrap();
+    let checkup = check::run(&(&bench.world).into(), &[]).await;
     assert_eq!(checkup.code, ExitCode::Configuration);
     let scopes = checkup.checks.iter().find(|c| c.name == "scopes").unwrap();
     assert!(scopes.hint.as_ref().unwrap().starts_with("the audience is missing, wrong or without its final slash"));
-    assert_eq!(rows(&checkup, "resource", Outcome::Skipped), 13);
+    assert_eq!(rows(&checkup, "resource", Outcome::Skipped), 19);
 }
 
 #[tokio::test(start_paused = true)]
@@ -343,7 +348,7 @@ async fn an_api_base_that_is_wrong_is_told_once() {
     let wrong = with(&bench, &[("/v1\"", "/v1/v1\"")]);
     insta::assert_snapshot!(told(&bench, &check::run(&wrong, &[]).await), @"
     exit 2
-    FAILED resource acme: none of its 11 resources is there (404 on every path below http://127.0.0.1:PORT/v1/v1)
+    FAILED resource acme: none of its 17 resources is there (404 on every path below http://127.0.0.1:PORT/v1/v1)
       hint: the app's api_base is wrong: leave it out, or copy it from the provider's documentation, version included
     ");
 }
@@ -354,7 +359,7 @@ async fn a_provider_that_is_not_there_is_asked_once() {
     bench.sandbox.clone().shutdown().await;
     let checkup = looked(&bench).await;
     assert_eq!(checkup.code, ExitCode::Provider, "{}", told(&bench, &checkup));
-    assert_eq!((rows(&checkup, "resource", Outcome::Fail), rows(&checkup, "resource", Outcome::Skipped)), (1, 10));
+    assert_eq!((rows(&checkup, "resource", Outcome::Fail), rows(&checkup, "resource", Outcome::Skipped)), (1, 16));
     assert_eq!(rows(&checkup, "client", Outcome::Fail) + rows(&checkup, "consent", Outcome::Fail), 2);
 }
 
@@ -366,10 +371,10 @@ async fn a_wrong_key_is_told_from_a_damaged_entry_and_from_a_copied_one() {
     for name in ["acme", "birch", "cedar"] {
         bench.connect(name).await;
     }
-    std::fs::write(bench.dir.path().join("other.key"), "00".repeat(32)).unwrap();
+    private(&bench.dir.path().join("other.key"), &"00".repeat(32));
     let wrong_key = with(&bench, &[("vault.key", "other.key")]);
     let mut said = format!("wrong key\n{}\n", told(&bench, &check::run(&wrong_key, &[]).await));
-    std::fs::write(bench.dir.path().join("other.key"), "canary").unwrap();
+    private(&bench.dir.path().join("other.key"), "canary");
     let no_key = with(&bench, &[("vault.key", "other.key")]);
     said += &format!("no key\n{}\n", told(&bench, &check::run(&no_key, &[]).await));
 
@@ -394,7 +399,7 @@ async fn a_wrong_key_is_told_from_a_damaged_entry_and_from_a_copied_one() {
     wrong key
     exit 2
     FAILED vault key: grants do not open, of 3 tenants (acme, birch, cedar): it is sealed with the vault key 96f88271, and the key at hand is 5e219909
-      hint: nothing is lost; give back the key with which the grants were stored
+      hint: nothing is lost; give back that key: as the key of [vault], or after a change of keys among its `previous`
 
     no key
     exit 2
@@ -441,7 +446,7 @@ async fn a_tenant_that_another_run_holds_is_left_alone() {
     assert!(grant.what.starts_with("tenant acme is busy: run "), "{}", grant.what);
     assert_eq!(grant.hint.as_deref(), Some("wait for that run to end; its hold ends with its process"));
     held.release().await.unwrap();
-    assert_eq!(rows(&looked(&bench).await, "resource", Outcome::Ok), 11);
+    assert_eq!(rows(&looked(&bench).await, "resource", Outcome::Ok), 17);
 }
 
 #[tokio::test(start_paused = true)]
@@ -501,7 +506,7 @@ async fn an_api_key_is_looked_at_like_a_grant() {
     auth.seed_api_key(&acme, lease.clone(), Secret::new(key), false).await.unwrap();
     Arc::into_inner(lease).unwrap().release().await.unwrap();
     let checkup = looked(&bench).await;
-    assert_eq!((checkup.code, rows(&checkup, "resource", Outcome::Ok)), (ExitCode::Done, 11));
+    assert_eq!((checkup.code, rows(&checkup, "resource", Outcome::Ok)), (ExitCode::Done, 17));
     assert_eq!(rows(&checkup, "scopes", Outcome::Ok), 0, "what a key may is not known before it is tried");
 
     // The permission for what comes along is missing, not that for the opportunities.
@@ -679,7 +684,7 @@ async fn a_file_where_a_folder_should_be_is_told_beside_all_else() {
     std::fs::write(bench.dir.path().join("file"), "x").unwrap();
     let no_lake = with(&bench, &[("lake = \"lake\"", "lake = \"file\"")]);
     let checkup = check::run(&no_lake, &[]).await;
-    assert_eq!(rows(&checkup, "resource", Outcome::Ok), 11);
+    assert_eq!(rows(&checkup, "resource", Outcome::Ok), 17);
     let mut said = told(&bench, &checkup);
     let no_state = with(&bench, &[("state = \"state\"", "state = \"ftp://me:canary@host/state\"")]);
     said += &told(&bench, &check::run(&no_state, &[]).await);
@@ -732,7 +737,7 @@ async fn the_json_has_one_shape_and_no_secret() {
       "name": "catalogue",
       "outcome": "ok",
       "target": "lever",
-      "what": "13 resources, 145 columns"
+      "what": "19 resources, 184 columns"
     }
     {
       "code": "provider",
@@ -755,7 +760,7 @@ async fn the_command_ends_with_the_verdict() {
     assert_eq!((code(&broken), err(&broken).as_str()), (2, ""));
     insta::assert_snapshot!(out(&broken).lines().map(str::trim_end).collect::<Vec<_>>().join("\n"), @"
              check   of             found
-     FAILED  config  configuration  hirelake.toml:1:1: unknown field `laek`, expected one of `lake`, `state`, `scratch`, `catalog`, `vault`, `apps`, `defaults`, `tenants`, `partitions`, `sync`, `connect`
+     FAILED  config  configuration  hirelake.toml:1:1: unknown field `laek`, expected one of `lake`, `state`, `scratch`, `catalog`, `vault`, `apps`, `defaults`, `tenants`, `partitions`, `sync`, `connect`, `keepalive`
 
     config configuration
     hint: did you mean `lake`?

@@ -250,7 +250,7 @@ async fn a_customer_connects_by_a_link_and_the_sync_runs() {
     let (link, mut browser) = (page.link(), Browser::new());
     let seen = browser.get(link.clone()).await;
     assert_eq!(seen.status, StatusCode::OK);
-    assert_snapshot!(seen.says(), @r"
+    assert_snapshot!(seen.says(), @"
     Connect Lever to Acme Analytics
     Acme Analytics asks to read data of your Lever account. Nothing happens before you press the button below and accept on Lever's own page.
     Copies your hiring data to your own warehouse every night.
@@ -266,14 +266,23 @@ async fn a_customer_connects_by_a_link_and_the_sync_runs() {
     to which postings candidates applied, when, and how they came
     Archive reasons
     the list of reasons for which candidates are archived
+    Audit events
+    about people
+    who changed what in your account, and when
     Contacts
     about people
     candidates' names, e-mail addresses, telephone numbers and locations
+    Feedback templates
+    the empty forms for feedback
+    Form templates
+    the empty profile forms
     Candidates and their opportunities
     about people
     names, how to reach them, stage, owner, tags, and the history of each
     Job postings
     titles, texts, teams, places, and their state
+    Requisition fields
+    which fields your requisitions have
     Requisitions
     open and filled positions, with headcount and pay range
     Sources
@@ -285,6 +294,8 @@ async fn a_customer_connects_by_a_link_and_the_sync_runs() {
     Users
     about people
     your own team in the account: names, e-mail addresses and roles
+    Webhooks
+    which of your systems are told of changes
     It may go on reading while you are away, so that the data stays up to date, until you end it.
     What it will not do
     Nothing in Lever is added, changed or deleted: only permissions to read are asked for.
@@ -312,7 +323,7 @@ async fn a_customer_connects_by_a_link_and_the_sync_runs() {
     let done = page.base().join("connected").unwrap();
     let seen = browser.get(done.clone()).await;
     assert_eq!(seen.status, StatusCode::OK);
-    assert_snapshot!(seen.says(), @r"
+    assert_snapshot!(seen.says(), @"
     ✓
     Done
     Lever is connected
@@ -322,14 +333,19 @@ async fn a_customer_connects_by_a_link_and_the_sync_runs() {
     What was granted
     Applications
     Archive reasons
+    Audit events
     Contacts
+    Feedback templates
+    Form templates
     Candidates and their opportunities
     Job postings
+    Requisition fields
     Requisitions
     Sources
     Stages
     Tags
     Users
+    Webhooks
     To end it, remove the application in Lever's settings, or tell the team of Acme Analytics.
     ");
     // Looking at it again is no harm.

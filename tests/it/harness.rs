@@ -290,6 +290,15 @@ fn key(resource: &Resource, row: &Value) -> String {
 /// A record as the lake can hold it: nulls left out, and of a tombstone only what is declared.
 fn declared(resource: &Resource, record: &Value) -> Value {
     let mut record = without_nulls(record);
+    // A numeric text says the number where the catalogue allows it.
+    for column in &resource.columns {
+        if matches!(column.ty, ColumnType::Timestamp { lenient: true } | ColumnType::Int { lenient: true })
+            && let Some(field) = record.get_mut(&column.source)
+            && let Some(number) = field.as_str().and_then(|s| s.parse::<i64>().ok())
+        {
+            *field = number.into();
+        }
+    }
     if !resource.keep_extra
         && let Some(fields) = record.as_object_mut()
     {

@@ -356,22 +356,22 @@ async fn a_monitor_is_told_who_is_needed() {
       hint: the next run tries again; `hirelake check` says what is wrong
     "#);
     assert_eq!(status::verdict(&troubles), ExitCode::Reconnect);
-    assert_snapshot!(status::table(&all), @r#"
+    assert_snapshot!(status::table(&all), @"
     tenant    grant           connected   refreshed         dies unused  dies anyway  last run  rows  oldest cursor  note
     cut       unreadable                                                                        0                    state entry grants/cut/999999999999998.json cannot be read: it is cut short at line 1, column 1
-    dead      dead            2026-06-15  2026-06-15 08:00                            never     0                    the provider says invalid_grant; missing scopes: applications:read:admin and 8 more; hirelake connect dead
-    doubt     uncertain       2026-06-15  2026-06-15 08:00  2026-09-13   2027-06-15   never     0                    an answer was lost; missing scopes: applications:read:admin and 8 more
+    dead      dead            2026-06-15  2026-06-15 08:00                            never     0                    the provider says invalid_grant; missing scopes: applications:read:admin and 13 more; hirelake connect dead
+    doubt     uncertain       2026-06-15  2026-06-15 08:00  2026-09-13   2027-06-15   never     0                    an answer was lost; missing scopes: applications:read:admin and 13 more
     gone      disconnected    2025-11-27  2026-03-27 08:00                            never     0                    hirelake connect gone
-    hard      live            2025-07-19  2026-06-14 08:00  2026-09-12   2026-07-19   never     0                    missing scopes: applications:read:admin and 8 more; hirelake connect hard
-    idle      live            2026-03-30  2026-03-30 08:00  2026-06-28   2027-03-30   never     0                    missing scopes: applications:read:admin and 8 more
+    hard      live            2025-07-19  2026-06-14 08:00  2026-09-12   2026-07-19   never     0                    missing scopes: applications:read:admin and 13 more; hirelake connect hard
+    idle      live            2026-03-30  2026-03-30 08:00  2026-06-28   2027-03-30   never     0                    missing scopes: applications:read:admin and 13 more
     key       live (API key)  2026-06-15  2026-06-15 08:00                            never     0
     narrow    live            2026-06-15  2026-06-15 08:00  2026-09-13   2027-06-15   never     0                    missing scopes: applications:read:admin and 2 more; hirelake connect narrow
     never     none                                                                    never     0                    hirelake connect never
-    outlived  live            2025-05-11  2026-06-15 08:00  2026-09-13                never     0                    missing scopes: applications:read:admin and 8 more
-    past      live            2026-03-16  2026-03-16 08:00  2026-06-14   2027-03-16   never     0                    missing scopes: applications:read:admin and 8 more; hirelake connect past
-    well      live            2026-06-15  2026-06-15 08:00  2026-09-13   2027-06-15   never     0                    missing scopes: applications:read:admin and 8 more
-    wrong     live            2026-06-15  2026-06-15 08:00  2026-09-13   2027-06-15   never     0                    the provider refuses the client secret; missing scopes: applications:read:admin and 8 more
-    "#);
+    outlived  live            2025-05-11  2026-06-15 08:00  2026-09-13                never     0                    missing scopes: applications:read:admin and 13 more
+    past      live            2026-03-16  2026-03-16 08:00  2026-06-14   2027-03-16   never     0                    missing scopes: applications:read:admin and 13 more; hirelake connect past
+    well      live            2026-06-15  2026-06-15 08:00  2026-09-13   2027-06-15   never     0                    missing scopes: applications:read:admin and 13 more
+    wrong     live            2026-06-15  2026-06-15 08:00  2026-09-13   2027-06-15   never     0                    the provider refuses the client secret; missing scopes: applications:read:admin and 13 more
+    ");
 }
 
 #[tokio::test(start_paused = true)]
@@ -382,7 +382,7 @@ async fn one_tenant_is_told_in_full() {
     bench.pass(days(3)).await;
     let all = status::read(&bench.world).await.unwrap();
     let acme = &all[&tenant("acme")];
-    assert_snapshot!(status::full(&bench.world, &tenant("acme"), acme), @r#"
+    assert_snapshot!(status::full(&bench.world, &tenant("acme"), acme), @"
     tenant                 acme
     credential             OAuth grant
     health                 live
@@ -391,24 +391,30 @@ async fn one_tenant_is_told_in_full() {
     access token ends      2026-06-15 09:00 (2 days ago); refreshed when it is needed
     idle deadline          2026-09-13 08:00 (in 87 days)
     hard deadline          2027-06-15 08:00 (in 362 days)
-    scopes granted         offline_access applications:read:admin archive_reasons:read:admin contact:read:admin opportunities:read:admin postings:read:admin requisitions:read:admin sources:read:admin stages:read:admin tags:read:admin users:read:admin
+    scopes granted         offline_access applications:read:admin archive_reasons:read:admin audit_events:read:admin contact:read:admin feedback_templates:read:admin form_templates:read:admin opportunities:read:admin postings:read:admin requisition_fields:read:admin requisitions:read:admin sources:read:admin stages:read:admin tags:read:admin users:read:admin webhooks:read:admin
     scopes missing         none
     last error             none
     last run               2026-06-15 08:00 ok
     applications           25 rows, 6 files
     applications_deleted   3 rows, 1 file, as of 2026-06-15 07:58 (3 days ago)
     archive_reasons        5 rows, 1 file, as of 2026-06-15 07:58 (3 days ago)
+    audit_events           230 rows, 6 files, as of 2026-06-15 07:58 (3 days ago)
     contacts               28 rows, 1 file
+    disposition_stages     9 rows, 1 file, as of 2026-06-15 07:58 (3 days ago)
+    feedback_templates     5 rows, 1 file, as of 2026-06-15 07:58 (3 days ago)
+    form_templates         3 rows, 1 file, as of 2026-06-15 07:58 (3 days ago)
     opportunities          30 rows, 6 files, as of 2026-06-15 07:58 (3 days ago)
     opportunities_deleted  3 rows, 1 file, as of 2026-06-15 07:58 (3 days ago)
     postings               8 rows, 1 file, as of 2026-06-15 07:58 (3 days ago)
     postings_deleted       3 rows, 1 file, as of 2026-06-15 07:58 (3 days ago)
+    requisition_fields     4 rows, 1 file, as of 2026-06-15 07:58 (3 days ago)
     requisitions           5 rows, 1 file, as of 2026-06-15 07:58 (3 days ago)
     sources                7 rows, 1 file, as of 2026-06-15 07:58 (3 days ago)
     stages                 9 rows, 1 file, as of 2026-06-15 07:58 (3 days ago)
     tags                   18 rows, 1 file, as of 2026-06-15 07:58 (3 days ago)
     users                  12 rows, 1 file, as of 2026-06-15 07:58 (3 days ago)
-    "#);
+    webhooks               2 rows, 1 file, as of 2026-06-15 07:58 (3 days ago)
+    ");
     // What lags is named, and only what the tenant reads.
     let troubles = status::troubles(&bench.world, &all, Some(days(2)));
     assert_eq!(troubles.len(), 1);
@@ -421,18 +427,18 @@ async fn one_tenant_is_told_in_full() {
     bench.control.revoke("acme");
     bench.sync_with(hirelake::sync::Options::default()).await;
     let all = status::read(&bench.world).await.unwrap();
-    assert_snapshot!(status::full(&bench.world, &tenant("acme"), &all[&tenant("acme")]).lines().filter(|l| !l.contains(" file")).collect::<Vec<_>>().join("\n"), @r#"
+    assert_snapshot!(status::full(&bench.world, &tenant("acme"), &all[&tenant("acme")]).lines().filter(|l| !l.contains(" file")).collect::<Vec<_>>().join("\n"), @"
     tenant                 acme
     credential             OAuth grant
     health                 dead since 2026-06-18 08:00 (0 seconds ago)
     connected              2026-06-15 08:00 (3 days ago)
     last refresh           2026-06-15 08:00 (3 days ago)
-    scopes granted         offline_access applications:read:admin archive_reasons:read:admin contact:read:admin opportunities:read:admin postings:read:admin requisitions:read:admin sources:read:admin stages:read:admin tags:read:admin users:read:admin
+    scopes granted         offline_access applications:read:admin archive_reasons:read:admin audit_events:read:admin contact:read:admin feedback_templates:read:admin form_templates:read:admin opportunities:read:admin postings:read:admin requisition_fields:read:admin requisitions:read:admin sources:read:admin stages:read:admin tags:read:admin users:read:admin webhooks:read:admin
     scopes missing         none
     last error             the provider says invalid_grant
     last run               2026-06-18 08:00 failed
     its error              the grant of tenant acme is dead since 2026-06-18T08:00:00.000Z: the provider says invalid_grant
     connect again          hirelake connect acme
-    "#);
+    ");
     let _: Timestamp = acme.grant.as_ref().unwrap().expires_at.unwrap();
 }

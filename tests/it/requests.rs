@@ -292,8 +292,8 @@ async fn an_outage_ends_the_run_in_time_and_the_next_one_is_right() {
     assert!(took(&report) < Duration::from_secs(400), "{:?}", took(&report));
     let asked: u64 =
         bench.control.stats().requests.iter().filter(|(r, _)| r.starts_with("GET /v1")).map(|(_, n)| n).sum();
-    // Eleven listings, the first load in up to four windows, eight attempts each.
-    assert!((8..=8 * 15).contains(&asked), "{asked} requests");
+    // Seventeen listings, the first load in up to four windows, eight attempts each.
+    assert!((8..=8 * 21).contains(&asked), "{asked} requests");
     assert_eq!(report.tenants.values().next().unwrap().requests, asked);
     assert!(bench.files().is_empty());
     let failures = &report.tenants.values().next().unwrap().failures;
