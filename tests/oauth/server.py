@@ -63,6 +63,8 @@ def listing(request, path):
     found = AccessToken.objects.filter(token=token).first() if kind == "Bearer" else None
     if found is None or not found.is_valid():
         return JsonResponse({"code": "Unauthorized", "message": "The token is invalid or has ended."}, status=401)
+    if path == "disposition_stages":
+        return JsonResponse({"data": {"stages": [], "archiveReasons": []}})
     return JsonResponse({"data": [], "hasNext": False})
 
 
