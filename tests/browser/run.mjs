@@ -76,7 +76,7 @@ async function end(child) {
 function configure(name, url, port, { app = '', state = 'state', audience = `${url}/v1/` } = {}) {
   const file = path.join(work, `${name}.toml`);
   fs.writeFileSync(path.join(work, 'client.secret'), SECRET);
-  fs.writeFileSync(path.join(work, 'vault.key'), 'c0ffee00'.repeat(8));
+  fs.writeFileSync(path.join(work, 'vault.key'), 'c0ffee00'.repeat(8), { mode: 0o600 });
   fs.writeFileSync(
     file,
     `lake = "lake"
