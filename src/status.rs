@@ -199,7 +199,7 @@ fn grant(world: &World, tenant: &Tenant, g: Grant) -> GrantStatus {
     let needed = match health {
         "disconnected" => Vec::new(),
         _ if g.scopes.is_empty() => Vec::new(),
-        _ => world.config.scopes(tenant).map(|s| s.list).unwrap_or_default(),
+        _ => world.config.needed_scopes(tenant),
     };
     GrantStatus {
         kind: g.kind,

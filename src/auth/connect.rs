@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use axum::extract::{Query, State as AxumState};
@@ -481,11 +481,11 @@ impl Auth {
         }
     }
 
-    /// Scopes that the tenant's resources need and `granted` does not open.
+    /// Scopes that the tenant's resources need and `granted` does not open; none where it is not known what was granted.
     #[must_use]
     pub fn missing(&self, tenant: &Tenant, granted: &[String]) -> Vec<String> {
-        let Ok(needed) = self.config.scopes(tenant) else { return Vec::new() };
-        needed.list.into_iter().filter(|s| !crate::catalog::scopes::opens(granted, s)).collect()
+        let lacks = |scope: &String| !granted.is_empty() && !crate::catalog::scopes::opens(granted, scope);
+        self.config.needed_scopes(tenant).into_iter().filter(lacks).collect()
     }
 
     /// Redeems a refresh token that was had elsewhere, and stores what it brings; whatever goes wrong, the grant that is
@@ -545,11 +545,21 @@ impl Auth {
                 force,
             )
             .await;
-        if let Err(AuthError::Connect { .. }) = &stored {
-            self.remember_seed(tenant, former, &print).await?;
+        if let Err(error) = stored {
+            // The seed is used up, and its successor is nowhere else: whoever gave the one gets the other back.
+            *self.successor.lock().unwrap_or_else(PoisonError::into_inner) = tokens.refresh;
+            if let AuthError::Connect { .. } = error {
+                self.remember_seed(tenant, former, &print).await?;
+            }
+            return Err(error);
         }
-        stored?;
         Ok(Connected { missing: self.missing(tenant, &scopes), scopes, account })
+    }
+
+    /// The refresh token that came of a seed and could not be stored, once: it works in the seed's place.
+    #[must_use]
+    pub fn take_successor(&self) -> Option<Secret> {
+        self.successor.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Exchanges a seed for its successor, again at once when the answer was lost (reference 2.5).

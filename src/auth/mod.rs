@@ -179,6 +179,8 @@ pub struct Auth {
     stop: CancellationToken,
     /// What is refreshed, or may be, by tenant.
     flights: StdMutex<HashMap<Tenant, Arc<tokio::sync::Mutex<Current>>>>,
+    /// What came of a seed that could not be stored.
+    successor: StdMutex<Option<Secret>>,
 }
 
 /// How an app's refreshes were answered in this run.
@@ -245,6 +247,7 @@ impl Auth {
             fleet: false,
             stop: CancellationToken::new(),
             flights: StdMutex::default(),
+            successor: StdMutex::default(),
         })
     }
 

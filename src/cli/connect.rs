@@ -1,7 +1,8 @@
 //! `hirelake connect`: by consent in a browser, with a credential that is had already, or through the connect page.
 
+use std::io::Write as _;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -134,7 +135,9 @@ pub(super) async fn connect(world: &World, args: Connect) -> Result<ExitCode, Cl
         let token = seed(path, "the refresh token")?;
         let lease = Arc::new(state.lease(tenant, run).await?);
         let connected = auth.seed_refresh_token(tenant, lease.clone(), token, args.force).await;
+        let given_back = auth.take_successor().map(|successor| give_back(path, &successor)).transpose();
         release(lease).await?;
+        given_back?;
         connected?
     } else {
         let invitation = auth.invite(tenant)?;
@@ -207,6 +210,36 @@ fn say_connected(tenant: &Tenant, connected: &Connected) -> Result<ExitCode, Cli
         note("hint: register them for the app at the provider and connect again, or leave their resources out");
     }
     print(&format!("{tenant} is connected"))
+}
+
+/// Keeps what came of a seed that could not be stored beside the seed, which is used up.
+fn give_back(seed: &Path, successor: &Secret) -> Result<(), CliError> {
+    let mut name = seed.as_os_str().to_owned();
+    name.push(".successor");
+    let path = PathBuf::from(name);
+    let mut options = std::fs::File::options();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let written = options.open(&path).and_then(|mut file| {
+        file.write_all(successor.expose().as_bytes())?;
+        file.sync_all()
+    });
+    written.map_err(|source| CliError::Io {
+        what: format!(
+            "the refresh token in {} is used up, and keeping its successor in {}",
+            seed.display(),
+            path.display()
+        ),
+        hint: "a Super Admin of the customer must consent anew",
+        source,
+    })?;
+    note(&format!(
+        "The refresh token in {} is used up; its successor is in {}: give that one the next time.",
+        seed.display(),
+        path.display()
+    ));
+    Ok(())
 }
 
 fn pasted() -> Result<Callback, CliError> {

@@ -226,7 +226,7 @@ async fn scopes_that_were_not_granted_are_told() {
     let back = Callback::from_url(&answer(&link, Some("acme")).await);
     let connected = exchange(&bench, &invitation, back, false).await.unwrap();
     assert_eq!(connected.scopes, ["offline_access", "opportunities:read:admin", "stages:read:admin"]);
-    assert_snapshot!(connected.missing.join(" "), @"applications:read:admin archive_reasons:read:admin audit_events:read:admin contact:read:admin feedback_templates:read:admin form_templates:read:admin postings:read:admin requisition_fields:read:admin requisitions:read:admin sources:read:admin tags:read:admin users:read:admin webhooks:read:admin");
+    assert_snapshot!(connected.missing.join(" "), @"applications:read:admin contact:read:admin users:read:admin postings:read:admin archive_reasons:read:admin sources:read:admin tags:read:admin requisitions:read:admin requisition_fields:read:admin feedback_templates:read:admin form_templates:read:admin audit_events:read:admin webhooks:read:admin");
 }
 
 #[tokio::test(start_paused = true)]
@@ -621,5 +621,16 @@ async fn the_commands_connect_by_a_seed_and_by_a_pasted_address() {
     let acme = &status[&tenant("acme")];
     assert_eq!(acme.tables["opportunities"].rows as usize, control.dump("acme", "opportunities").unwrap().len());
     assert!(acme.held_by.is_none(), "every command gives its hold back");
+
+    // A seed is used up before it is known whose it is: where it cannot be stored, its successor is not lost.
+    let scopes = hirelake::catalog::embedded().unwrap().oauth.scopes.join(" ");
+    std::fs::write(file, control.grant("acme", CLIENT, &scopes).unwrap().refresh_token.unwrap()).unwrap();
+    let refused = hirelake(dir.path(), &["connect", "other", "--refresh-token-file", file]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(4), "{refused:?}");
+    let successor = format!("{file}.successor");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains(&successor), "{refused:?}");
+    stdout(&hirelake(dir.path(), &["connect", "acme", "--refresh-token-file", &successor]).output().unwrap());
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&successor).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
     sandbox.shutdown().await;
 }
