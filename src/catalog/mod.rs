@@ -1,7 +1,7 @@
 //! What providers offer, as data: `pipelines/*.toml` → [`Provider`], [`Resource`], [`Column`].
 //!
 //! The embedded catalogue can be overridden and extended from a folder of the user's. Everything here is a plain value,
-//! validated when it is read ([`parse`]); rooms further down never meet an unknown key, a column twice or a resource that
+//! validated when it is read (`parse`); rooms further down never meet an unknown key, a column twice or a resource that
 //! extracts from nothing. Knows no HTTP, no store, no tenant.
 
 mod parse;

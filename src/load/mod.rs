@@ -1,7 +1,7 @@
 //! RecordBatches → partitions, merged and replaced.
 //!
 //! Pages become sorted runs in a private [`Spill`]; the runs of a partition's finished windows are merged with the file that
-//! is there into a new one, which takes its place at once ([`merge`]). Guarantees: one row a key in one file a partition; a
+//! is there into a new one, which takes its place at once ([`merge()`]). Guarantees: one row a key in one file a partition; a
 //! reader sees the old file or the new one; the same rows in any order and any number of times give the same bytes; what
 //! brings no change writes nothing; memory is bounded by constants, never by a table's size. Deletions ([`delete_by_key`]),
 //! changes of shape ([`bring_forward`]) and of layout ([`relay`]) go the same way.

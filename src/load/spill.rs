@@ -51,7 +51,7 @@ impl Ticket {
     }
 }
 
-/// Rows of one partition on their way into [`merge`](super::merge). Dropping it removes the run files.
+/// Rows of one partition on their way into [`merge`](super::merge()). Dropping it removes the run files.
 pub struct Runs {
     pub(super) ticket: Ticket,
     pub(super) dir: PathBuf,
