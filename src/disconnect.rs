@@ -54,7 +54,9 @@ pub async fn run(world: &World, tenant: &Tenant, erase: bool) -> Result<Done, Sy
     }
     let lease = state.lease(tenant, run).await?;
     let done = held(world, &state, tenant, &lease, erase).await;
-    lease.release().await?;
+    if let Err(error) = lease.release().await {
+        tracing::warn!(%tenant, %error, "the lease could not be given back; it ends by itself");
+    }
     done
 }
 

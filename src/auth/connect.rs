@@ -5,6 +5,8 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -48,6 +50,8 @@ const ERRORS: [&str; 11] = [
     "consent_required",
     "request_not_supported",
 ];
+/// Successors of one seed's file that may lie beside it.
+const MOST_SUCCESSORS: u32 = 100;
 /// How long between two looks at a tenant that is busy.
 const LOOK: Duration = Duration::from_secs(2);
 
@@ -505,7 +509,9 @@ impl Auth {
         let app = self.config.app(tenant)?.clone();
         let former = self.state.grants(tenant).last::<Grant>().await?;
         let print = grant::print(&seed);
-        if former.as_ref().is_some_and(|f| !force && f.body.seeds.contains(&print)) {
+        let lives = |g: &Grant| !matches!(g.standing, Standing::Dead { .. } | Standing::Disconnected);
+        // By force too, while something works: the provider may end the family over a token that comes twice.
+        if former.as_ref().is_some_and(|f| f.body.seeds.contains(&print) && (!force || lives(&f.body))) {
             tracing::warn!(%tenant, "this refresh token was given before and is used up; the stored grant is kept");
             let open = self.open(tenant, lease).await?.token(None).await?;
             let missing = self.missing(tenant, &open.grant.scopes);
@@ -556,10 +562,32 @@ impl Auth {
         Ok(Connected { missing: self.missing(tenant, &scopes), scopes, account })
     }
 
-    /// The refresh token that came of a seed and could not be stored, once: it works in the seed's place.
-    #[must_use]
-    pub fn take_successor(&self) -> Option<Secret> {
-        self.successor.lock().unwrap_or_else(PoisonError::into_inner).take()
+    /// Writes the refresh token that came of a seed and could not be stored into a file beside the seed's, once: it works in
+    /// its place. `None` when there is none. The name is new each time: what is there may be a link, or an earlier successor
+    /// that still works.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written.
+    pub fn keep_successor(&self, seed: &Path) -> io::Result<Option<PathBuf>> {
+        let taken = self.successor.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(successor) = taken else { return Ok(None) };
+        for n in 1..=MOST_SUCCESSORS {
+            let mut name = seed.as_os_str().to_owned();
+            name.push(if n == 1 { ".successor".to_owned() } else { format!(".successor.{n}") });
+            let mut options = std::fs::File::options();
+            options.write(true).create_new(true);
+            #[cfg(unix)]
+            std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+            let mut file = match options.open(&name) {
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => continue,
+                opened => opened?,
+            };
+            file.write_all(successor.expose().as_bytes())?;
+            file.sync_all()?;
+            return Ok(Some(name.into()));
+        }
+        Err(io::Error::other("there are too many successors beside it already"))
     }
 
     /// Exchanges a seed for its successor, again at once when the answer was lost (reference 2.5).
@@ -701,7 +729,11 @@ impl Auth {
             }
         };
         tracing::info!(%tenant, generation = entry.body.generation, "a credential was stored");
-        self.release_former(tenant, last.map(|l| l.body).as_ref(), &entry.body).await
+        // The new grant stands; an account that is not given back is given back by its claim's age.
+        if let Err(error) = self.release_former(tenant, last.map(|l| l.body).as_ref(), &entry.body).await {
+            tracing::warn!(%tenant, %error, "the former account could not be given back");
+        }
+        Ok(())
     }
 
     /// Gives back the account from which a tenant was moved by force.

@@ -61,9 +61,7 @@ impl Auth {
         if let Some(account) = &grant.account {
             let claim = self.state.accounts(app.environment, account).last::<Claim>().await?;
             if let Some(other) = self.holder(claim.as_ref(), tenant, app.environment, account).await? {
-                return not(format!(
-                    "tenant {other} is connected to the same account, and its grant could end with this one"
-                ));
+                return Ok(Revoked::Shared { other });
             }
         }
         let secret = match app.client_secret.fetch(&format!("the client secret of app {}", app.name)) {

@@ -102,6 +102,18 @@ pub enum AuthError {
         /// The tenant.
         tenant: Tenant,
     },
+    /// What waits on this machine for the state cannot be read.
+    #[error(
+        "tokens of tenant {tenant} that wait to be saved in {path} cannot be read ({why})\nhint: they may be the only ones that still work: let this user read the file, or run the version that wrote it; `hirelake disconnect {tenant}` drops them"
+    )]
+    Unsaved {
+        /// The tenant.
+        tenant: Tenant,
+        /// The file.
+        path: String,
+        /// Why.
+        why: String,
+    },
     /// A fresh token is refused.
     #[error("the provider refuses the {what} of tenant {tenant} on {address} (401)\nhint: {hint}")]
     Unauthorized {
@@ -192,6 +204,8 @@ struct Answers {
     held: Vec<Held>,
     /// Refused before a success, which shows that the app works.
     sure: Vec<Held>,
+    /// Whether there was a success.
+    alive: bool,
 }
 
 /// A tenant that was refused.
@@ -267,7 +281,7 @@ impl Auth {
             let deaths = answers.held.len();
             let doubted = deaths >= DEATHS_IN_A_ROW;
             for held in answers.held {
-                if doubted || held.again {
+                if doubted || (held.again && !answers.alive) {
                     let tenant = held.tenant;
                     let error =
                         AuthError::AppSuspected { tenant: tenant.clone(), app: app.clone(), deaths, asked: true };
@@ -288,12 +302,16 @@ impl Auth {
         let tenant = &held.tenant;
         let mark = async {
             let lease = self.state.lease(tenant, self.run).await?;
-            let line = self.state.grants(tenant);
-            if let Some(last) = line.last::<Grant>().await?.filter(|l| l.n == held.n) {
-                let standing = Standing::Dead { since: held.since, why: held.why };
-                line.append(last.n, Grant { standing, ..last.body }).await?;
+            let marked = async {
+                let line = self.state.grants(tenant);
+                if let Some(last) = line.last::<Grant>().await?.filter(|l| l.n == held.n) {
+                    let standing = Standing::Dead { since: held.since, why: held.why };
+                    line.append(last.n, Grant { standing, ..last.body }).await?;
+                }
+                Ok(())
             }
-            lease.release().await
+            .await;
+            lease.release().await.and(marked)
         };
         if let Err(error) = mark.await {
             tracing::warn!(%tenant, %error, "a dead grant could not be marked; its next run asks once more");
@@ -383,19 +401,33 @@ impl Auth {
     /// whatever that one is thought to be: the stored token is used up, and this is its successor.
     async fn adopt(&self, tenant: &Tenant, line: &Line) -> Result<(), AuthError> {
         let Some(spool) = self.spool(tenant) else { return Ok(()) };
-        let Some(unsaved) = spool.read().await else { return Ok(()) };
+        let read = spool.read().await.map_err(|e| AuthError::Unsaved {
+            tenant: tenant.clone(),
+            path: spool.path().display().to_string(),
+            why: e.to_string(),
+        })?;
+        let Some(unsaved) = read else { return Ok(()) };
         let vault = |source| AuthError::Vault { tenant: tenant.clone(), source };
         if let Some(last) = line.last::<Grant>().await? {
             let stored = last.body.tokens(&self.vault, tenant).map_err(vault)?;
-            let next = unsaved.grant.tokens(&self.vault, tenant).map_err(vault)?;
             let same_app = |a: &Grant, b: &Grant| (&a.client_id, a.environment) == (&b.client_id, b.environment);
             let follows = stored.as_ref().and_then(Tokens::print).is_some_and(|p| p == unsaved.after);
+            // What does not follow is not even opened: a newer grant must not wait for a key that is gone.
+            let next = match unsaved.grant.tokens(&self.vault, tenant) {
+                _ if !follows || !same_app(&last.body, &unsaved.grant) => None,
+                Ok(next) => next,
+                Err(source @ VaultError::Damaged) => {
+                    tracing::warn!(%tenant, error = %source, "what waits on this machine is not what was put there; it is dropped");
+                    None
+                }
+                // The tokens wait for their key.
+                Err(source) => return Err(vault(source)),
+            };
             if let Some((stored, next)) = stored.zip(next)
-                && follows
-                && same_app(&last.body, &unsaved.grant)
                 && stored.refresh != next.refresh
             {
-                let mut grant = Grant { generation: last.body.generation + 1, ..unsaved.grant };
+                let generation = last.body.generation + 1;
+                let mut grant = Grant { generation, seeds: last.body.seeds.clone(), ..unsaved.grant };
                 grant.seal(&self.vault, tenant, &next).map_err(vault)?;
                 line.append(last.n, grant).await?;
                 tracing::info!(%tenant, "tokens that an earlier run could not save are saved");
@@ -462,6 +494,7 @@ impl Auth {
         let mut answers = self.answers();
         let answers = answers.entry(app.clone()).or_default();
         answers.row = 0;
+        answers.alive = true;
         answers.sure.append(&mut answers.held);
     }
     fn answers(&self) -> std::sync::MutexGuard<'_, HashMap<AppName, Answers>> {
@@ -730,6 +763,8 @@ impl Keeper {
             _ => (false, now),
         };
         let allowed = if earlier { 1 } else { 2 };
+        // Whether any request, of an earlier run or of this one, may have been acted on without an answer.
+        let mut doubtful = earlier;
         let mut unreachable = 0;
         loop {
             if current.asked >= allowed {
@@ -745,14 +780,24 @@ impl Keeper {
             // First all that may take long; then the lease must cover the request and the saving, because whoever takes the
             // tenant over asks with the same token.
             let gate = self.auth.token_gate(&app.name);
-            token::permit(&gate).await;
+            tokio::select! {
+                biased;
+                // A pause that the endpoint asked for may be long.
+                () = self.auth.stop.cancelled() => return Err(AuthError::Stopped { tenant: self.tenant.clone() }),
+                () = token::permit(&gate) => {}
+            }
             if let Some(spool) = &self.spool {
                 spool.reserve().await;
             }
             self.lease.ensure_for(token::POST).await?;
+            let before = open.grant.standing.clone();
             open = self.stand(open, Standing::Refreshing { run: self.auth.run }).await?;
             // The intent's own writing may have taken long.
             self.lease.ensure_for(token::POST).await?;
+            if self.auth.stop.is_cancelled() {
+                self.stand(open, before).await?;
+                return Err(AuthError::Stopped { tenant: self.tenant.clone() });
+            }
             current.asked += 1;
             let form = [("grant_type", "refresh_token"), ("refresh_token", refresh.expose())];
             let stopped = async {
@@ -790,6 +835,7 @@ impl Keeper {
                     return Err(AuthError::Dead { tenant: self.tenant.clone(), since: now, why });
                 }
                 TokenError::Unanswered(why) => {
+                    doubtful = true;
                     let standing = Standing::Uncertain { since, why: why.clone(), refused: false };
                     open = self.stand(open, standing).await?;
                     if current.asked >= allowed {
@@ -805,7 +851,7 @@ impl Keeper {
                 _ => {
                     // Nothing was consumed; but what was uncertain before stays so.
                     current.asked -= 1;
-                    let standing = if earlier {
+                    let standing = if doubtful {
                         Standing::Uncertain { since, why: error.to_string(), refused: again }
                     } else {
                         Standing::Live { last_error: Some(error.to_string()) }

@@ -71,7 +71,9 @@ impl Auth {
                 Ok(done)
             } => done,
         };
-        lease.release().await?;
+        if let Err(error) = lease.release().await {
+            tracing::warn!(%tenant, %error, "the lease could not be given back; it ends by itself");
+        }
         done
     }
 

@@ -6,7 +6,7 @@
 //! holds the tenant's.
 
 use std::fs::File;
-use std::io::{self, Seek as _, Write as _};
+use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -20,6 +20,8 @@ use crate::state::State;
 
 /// Bytes taken beforehand: an entry with the longest tokens seen is a quarter of it.
 const ROOM_BYTES: usize = 16 << 10;
+/// Nothing that was written here is larger.
+const MOST_BYTES: u64 = 1 << 20;
 
 /// The place of one tenant's unsaved tokens.
 #[derive(Debug)]
@@ -73,33 +75,51 @@ impl Spool {
         self.room.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps the next generation until the state has it. Returns whether it is durable.
-    pub(super) async fn keep(&self, after: String, grant: &Grant) -> bool {
+    /// Keeps the next generation until the state has it. A failure is told, and the state is tried all the same.
+    pub(super) async fn keep(&self, after: String, grant: &Grant) {
         let unsaved = Unsaved { state: self.state.clone(), after, grant: grant.clone() };
-        let Ok(mut text) = serde_json::to_vec_pretty(&unsaved) else { return false };
+        let Ok(mut text) = serde_json::to_vec_pretty(&unsaved) else { return };
         text.resize(text.len().max(ROOM_BYTES), b' ');
         let room = self.room().take();
         let write = move |path: &Path| match room.map(|file| within(file, &text)) {
             Some(Ok(())) => Ok(()),
             _ => anew(path, &text).map(|_| ()),
         };
-        let kept = self.blocking(write).await;
-        if let Err(error) = &kept {
+        if let Err(error) = self.blocking(write).await {
             tracing::warn!(%error, path = %self.path.display(), "new tokens could not be kept on this machine");
         }
-        kept.is_ok()
     }
 
-    /// What is kept. Room that was never used, or half written, is none.
-    pub(super) async fn read(&self) -> Option<Unsaved> {
-        let found = self.blocking(|path| std::fs::read(path)).await.ok()?;
+    /// What is kept. Room that was never used, or half written, is none; what cannot be read is no "none": asking then could
+    /// use up the only token that still works.
+    ///
+    /// # Errors
+    ///
+    /// When something of ours is there and cannot be read or makes no sense.
+    pub(super) async fn read(&self) -> io::Result<Option<Unsaved>> {
+        let found = match self.blocking(ours).await? {
+            Found::Text(text) => text,
+            Found::Nothing => return Ok(None),
+            Found::Stranger => {
+                tracing::warn!(path = %self.path.display(), "something that is not ours is in the place of unsaved tokens; it is not looked at");
+                return Ok(None);
+            }
+        };
         match serde_json::from_slice::<Unsaved>(&found) {
-            Ok(unsaved) if unsaved.state == self.state => Some(unsaved),
+            Ok(unsaved) if unsaved.state == self.state => Ok(Some(unsaved)),
+            Err(e) if e.is_data() => {
+                Err(io::Error::new(io::ErrorKind::InvalidData, "it was written by another version, or changed"))
+            }
             _ => {
                 self.clear().await;
-                None
+                Ok(None)
             }
         }
+    }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Gives the room back.
@@ -123,8 +143,46 @@ impl Spool {
     }
 }
 
+enum Found {
+    Nothing,
+    /// A link, a pipe, another user's file: in a folder that others may write to, anybody may have put it there.
+    Stranger,
+    Text(Vec<u8>),
+}
+
+/// Reads a file of our own.
+fn ours(path: &Path) -> io::Result<Found> {
+    let meta = match std::fs::symlink_metadata(path) {
+        Ok(meta) => meta,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
+        Err(e) => return Err(e),
+    };
+    if !meta.is_file() || meta.len() > MOST_BYTES || !is_ours(&meta) {
+        return Ok(Found::Stranger);
+    }
+    let mut text = Vec::new();
+    File::open(path)?.take(MOST_BYTES).read_to_end(&mut text)?;
+    Ok(Found::Text(text))
+}
+
+#[cfg(unix)]
+fn is_ours(meta: &std::fs::Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    // Where the system does not say who we are, nobody else is suspected.
+    std::fs::metadata("/proc/self").map_or(true, |we| we.uid() == meta.uid())
+}
+
+#[cfg(not(unix))]
+fn is_ours(_: &std::fs::Metadata) -> bool {
+    true
+}
+
 /// Writes a file that only its owner may read, whole or not at all.
 fn anew(path: &Path, text: &[u8]) -> io::Result<File> {
+    // Nothing of somebody else's is written over: it may be root's, who ran this once.
+    if matches!(ours(path)?, Found::Stranger) {
+        return Err(io::Error::other("something that is not ours is in its place"));
+    }
     let folder = path.parent().unwrap_or(Path::new("."));
     let mut file = tempfile::Builder::new().prefix("hirelake-unsaved.").tempfile_in(folder)?;
     file.write_all(text)?;
@@ -149,11 +207,23 @@ mod tests {
     async fn room_that_was_not_used_or_half_written_holds_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let spool = Spool { path: dir.path().join("x.json"), state: "here".into(), room: Mutex::default() };
-        assert!(spool.read().await.is_none());
-        for text in ["", "   ", "{\"state\": \"here\", \"after\": \"12", "{}"] {
+        assert!(spool.read().await.unwrap().is_none());
+        for text in ["", "   ", "{\"state\": \"here\", \"after\": \"12"] {
             std::fs::write(&spool.path, text).unwrap();
-            assert!(spool.read().await.is_none(), "{text}");
+            assert!(spool.read().await.unwrap().is_none(), "{text}");
             assert!(!spool.path.exists(), "{text}");
+        }
+        // What another version wrote may be the only token that works: it is neither dropped nor written over.
+        std::fs::write(&spool.path, "{\"version\": 2}").unwrap();
+        assert!(spool.read().await.is_err());
+        assert!(spool.path.exists());
+        std::fs::remove_file(&spool.path).unwrap();
+        #[cfg(unix)]
+        {
+            // A link that somebody planted is not followed.
+            std::os::unix::fs::symlink("/dev/zero", &spool.path).unwrap();
+            assert!(spool.read().await.unwrap().is_none());
+            std::fs::remove_file(&spool.path).unwrap();
         }
         spool.reserve().await;
         assert_eq!(std::fs::metadata(&spool.path).unwrap().len(), ROOM_BYTES as u64);

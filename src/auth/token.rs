@@ -175,7 +175,7 @@ pub(super) async fn revoke(
 fn unsent(e: HttpError) -> TokenError {
     match e.cause {
         Cause::Unreachable(why) => TokenError::Unreachable(why),
-        Cause::Status(429) | Cause::PauseTooLong(_) => TokenError::Throttled,
+        Cause::Status(429) | Cause::PauseTooLong { status: 429, .. } => TokenError::Throttled,
         Cause::PlainHttp => TokenError::Refused(0),
         cause => TokenError::Unanswered(cause.to_string()),
     }

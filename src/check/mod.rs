@@ -11,6 +11,8 @@ mod tenant;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use tokio_util::sync::CancellationToken;
+
 use futures::StreamExt as _;
 use serde::Serialize;
 
@@ -127,13 +129,16 @@ pub struct Subject {
     pub state: Result<Store, StoreError>,
     /// What time it is.
     pub clock: Clock,
+    /// When it is cancelled, no further refresh is begun.
+    pub stop: CancellationToken,
 }
 
 impl Subject {
     /// Opens what the configuration names.
     #[must_use]
     pub fn open(config: Arc<Config>, clock: Clock) -> Self {
-        Self { lake: Store::open(&config.lake), state: Store::open(&config.state), config, clock }
+        let stop = CancellationToken::new();
+        Self { lake: Store::open(&config.lake), state: Store::open(&config.state), config, clock, stop }
     }
 }
 
@@ -144,6 +149,7 @@ impl From<&World> for Subject {
             lake: Ok(world.lake.clone()),
             state: Ok(world.state.clone()),
             clock: world.clock,
+            stop: world.stop.clone(),
         }
     }
 }
@@ -236,7 +242,8 @@ pub async fn run(subject: &Subject, tenants: &[Tenant]) -> Checkup {
     let store = subject.state.as_ref().map_or_else(|_| Store::memory(), Store::clone);
     let state = State::new(store, subject.clock);
     let auth = match Auth::new(config.clone(), state.clone(), subject.clock, RunId::new()) {
-        Ok(auth) => Some(Arc::new(auth)),
+        // Judged at the end, as a sync's are: an app that is refused for everybody has nobody marked dead.
+        Ok(auth) => Some(Arc::new(auth.for_fleet(tenants.len() != 1, subject.stop.clone()))),
         Err(e) => {
             checks.push(Check::failed("vault", &config.vault_key, ExitCode::Configuration, &e));
             None
@@ -247,6 +254,17 @@ pub async fn run(subject: &Subject, tenants: &[Tenant]) -> Checkup {
         return Checkup::new(checks);
     }
     checks.extend(tenant::all(config, &state, auth.as_ref(), subject.clock, tenants).await);
+    if let Some(auth) = &auth {
+        for (tenant, error) in auth.judge().await {
+            let told = |c: &&mut Check| {
+                c.target == tenant.as_str() && c.outcome == Outcome::Fail && c.code == Some(ExitCode::Reconnect)
+            };
+            // It was told that the customer must reconnect, before anybody knew of the others.
+            if let Some(check) = checks.iter_mut().find(told) {
+                *check = Check::met(check.name, &tenant, &error.into());
+            }
+        }
+    }
     Checkup::new(checks)
 }
 

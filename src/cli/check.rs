@@ -23,7 +23,14 @@ pub(super) struct Check {
 pub(super) async fn check(config: Option<&Path>, args: Check) -> Result<ExitCode, CliError> {
     // A configuration that cannot be read is told like all else that is wrong.
     let checkup = match Config::load(config) {
-        Ok(config) => check::run(&Subject::open(Arc::new(config), Clock::system()), &args.tenants).await,
+        Ok(config) => {
+            let subject = Subject::open(Arc::new(config), Clock::system());
+            tokio::select! {
+                checkup = check::run(&subject, &args.tenants) => checkup,
+                // A refresh that was begun is brought to its end.
+                never = super::sync::signals(subject.stop.clone()) => match never {},
+            }
+        }
         Err(error) => Checkup::of_config_error(&error),
     };
     print(&if args.json { checkup.json() } else { checkup.table() })?;

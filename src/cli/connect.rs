@@ -1,6 +1,5 @@
 //! `hirelake connect`: by consent in a browser, with a credential that is had already, or through the connect page.
 
-use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -118,6 +117,7 @@ pub(super) async fn connect(world: &World, args: Connect) -> Result<ExitCode, Cl
         }
     };
     if args.retry {
+        patiently();
         let lease = Arc::new(state.lease(tenant, run).await?);
         let retried = auth.retry(tenant, lease.clone()).await;
         auth.settled(tenant).await;
@@ -133,9 +133,10 @@ pub(super) async fn connect(world: &World, args: Connect) -> Result<ExitCode, Cl
         connected?
     } else if let Some(path) = &args.refresh_token_file {
         let token = seed(path, "the refresh token")?;
+        patiently();
         let lease = Arc::new(state.lease(tenant, run).await?);
         let connected = auth.seed_refresh_token(tenant, lease.clone(), token, args.force).await;
-        let given_back = auth.take_successor().map(|successor| give_back(path, &successor)).transpose();
+        let given_back = give_back(&auth, path);
         release(lease).await?;
         given_back?;
         connected?
@@ -158,6 +159,7 @@ pub(super) async fn connect(world: &World, args: Connect) -> Result<ExitCode, Cl
             auth.await_callback(tenant, &invitation, show).await?
         };
         let lease = auth.patient_lease(tenant, run, CODE_LIFE).await?;
+        patiently();
         let connected = auth.exchange(tenant, &lease, &invitation, callback, args.force).await;
         lease.release().await?;
         connected?
@@ -212,33 +214,30 @@ fn say_connected(tenant: &Tenant, connected: &Connected) -> Result<ExitCode, Cli
     print(&format!("{tenant} is connected"))
 }
 
-/// Keeps what came of a seed that could not be stored beside the seed, which is used up.
-fn give_back(seed: &Path, successor: &Secret) -> Result<(), CliError> {
-    let mut name = seed.as_os_str().to_owned();
-    name.push(".successor");
-    let path = PathBuf::from(name);
-    let mut options = std::fs::File::options();
-    options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let written = options.open(&path).and_then(|mut file| {
-        file.write_all(successor.expose().as_bytes())?;
-        file.sync_all()
+/// From here on a signal waits for the tokens that may be under way; a second one ends at once.
+fn patiently() {
+    tokio::spawn(async {
+        super::sync::signal().await;
+        note("one moment: tokens are being exchanged and saved; a second signal ends at once");
+        super::sync::signal().await;
+        std::process::exit(i32::from(ExitCode::Stopped.number()));
     });
-    written.map_err(|source| CliError::Io {
-        what: format!(
-            "the refresh token in {} is used up, and keeping its successor in {}",
-            seed.display(),
-            path.display()
-        ),
+}
+
+/// Keeps what came of a seed that could not be stored beside the seed, which is used up.
+fn give_back(auth: &Auth, seed: &Path) -> Result<(), CliError> {
+    let kept = auth.keep_successor(seed).map_err(|source| CliError::Io {
+        what: format!("the refresh token in {} is used up, and keeping its successor beside it", seed.display()),
         hint: "a Super Admin of the customer must consent anew",
         source,
     })?;
-    note(&format!(
-        "The refresh token in {} is used up; its successor is in {}: give that one the next time.",
-        seed.display(),
-        path.display()
-    ));
+    if let Some(path) = kept {
+        note(&format!(
+            "The refresh token in {} is used up; its successor is in {}: give that one the next time.",
+            seed.display(),
+            path.display()
+        ));
+    }
     Ok(())
 }
 

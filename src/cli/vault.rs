@@ -70,7 +70,10 @@ pub(super) async fn vault(world: &World, args: Vault) -> Result<ExitCode, CliErr
             }
             let left: Vec<String> =
                 auth.holdings(&everybody).await?.into_keys().filter(|id| id != auth.vault().key_id()).collect();
-            print(&if left.is_empty() {
+            let failed = Report::verdict(&reports) != ExitCode::Done;
+            print(&if left.is_empty() && failed {
+                "not everything could be looked at: run this again before `previous` is taken out of [vault]".into()
+            } else if left.is_empty() {
                 format!("everything is sealed with {}: `previous` may be taken out of [vault]", auth.vault().key_id())
             } else {
                 format!("some is still sealed with {}: have it in `previous` and run this again", left.join(" and "))

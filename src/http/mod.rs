@@ -201,8 +201,13 @@ pub enum Cause {
     #[error("plain http is only used on this machine's own loopback address")]
     PlainHttp,
     /// The pause asked for is longer than we wait.
-    #[error("the server asks for a pause of {0} s")]
-    PauseTooLong(u64),
+    #[error("the server answers {status} and asks for a pause of {seconds} s")]
+    PauseTooLong {
+        /// With which status.
+        status: u16,
+        /// How long.
+        seconds: u64,
+    },
 }
 
 impl Cause {
@@ -221,7 +226,7 @@ impl Cause {
             | Self::TooLarge { .. }
             | Self::Status(_)
             | Self::Nonsense(_) => true,
-            Self::RedirectOutside { .. } | Self::RedirectLoop | Self::PlainHttp | Self::PauseTooLong(_) => false,
+            Self::RedirectOutside { .. } | Self::RedirectLoop | Self::PlainHttp | Self::PauseTooLong { .. } => false,
         }
     }
     /// The sentence that fixes it.
@@ -241,7 +246,7 @@ impl Cause {
             }
             Self::RedirectLoop => "check the app's api_base: the provider sends every request elsewhere",
             Self::PlainHttp => "write the address with https://",
-            Self::PauseTooLong(_) => "run again after that time; it resumes",
+            Self::PauseTooLong { .. } => "run again after that time; it resumes",
         };
         text.into()
     }
@@ -384,7 +389,10 @@ impl Client {
                 gate.refused();
             }
             let wait = match retry_after {
-                Some(pause) if pause > LONGEST_PAUSE => return Err(fail(Cause::PauseTooLong(pause.as_secs()))),
+                Some(pause) if pause > LONGEST_PAUSE => {
+                    let status = if let Cause::Status(status) = cause { status } else { 0 };
+                    return Err(fail(Cause::PauseTooLong { status, seconds: pause.as_secs() }));
+                }
                 Some(pause) => {
                     // The tenant pauses, not only this request.
                     let pause = retry::with_jitter(pause);

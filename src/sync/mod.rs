@@ -254,6 +254,15 @@ pub async fn run(world: &World, options: &Options) -> Result<Report, SyncError> 
             // It was told that the customer must reconnect, before anybody knew of the others.
             report.failures.retain(|f| f.code != ExitCode::Reconnect);
             report.failures.push(fail(None, &error.into()));
+            let runs = state.runs(&tenant);
+            if let Ok(Some(last)) = runs.last::<LastRun>().await
+                && last.body.run == run
+            {
+                let error = report.failures.first().map(|f| f.what.clone());
+                if let Err(error) = remember(&state, &tenant, LastRun { error, ..last.body }).await {
+                    tracing::warn!(%tenant, %error, "the run could not be noted in the state");
+                }
+            }
         }
     }
     let code = Report::verdict(&done);

@@ -60,6 +60,7 @@ pub(super) fn auth(error: &AuthError) -> ExitCode {
         },
         AuthError::Refresh { source, .. } => refusal(source),
         AuthError::Stopped { .. } => ExitCode::Stopped,
+        AuthError::Unsaved { .. } => ExitCode::Storage,
         AuthError::AppSuspected { .. }
         | AuthError::OtherApp { .. }
         | AuthError::Vault { .. }

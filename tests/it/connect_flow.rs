@@ -298,8 +298,8 @@ async fn a_disconnect_revokes_nothing_that_another_tenant_lives_by() {
     let done = disconnect::run(&bench.world, &tenant("acme"), false).await.unwrap();
     assert_snapshot!(format!("{done}\n{}", done.notes().join("\n")), @"
     acme is disconnected: its tokens are forgotten; its lake is as it was
-    note: the grant was not revoked at the provider: tenant acme-eu is connected to the same account, and its grant could end with this one
-    hint: a Super Admin of the customer can remove the app in the settings of their account
+    note: the grant was not revoked at the provider, because tenant acme-eu is connected to the same account and its grant could end with this one
+    hint: nothing more is to be done; `hirelake disconnect acme-eu` revokes it when that tenant goes too
     ");
     // The other one refreshes and syncs as before, and keeps the account.
     bench.pass(Duration::from_secs(3600)).await;

@@ -260,7 +260,7 @@ async fn a_pause_too_long_to_wait_for_is_told() {
     assert_eq!((report.code, asked), (ExitCode::Provider, 1));
     assert!(took(&report) < Duration::from_secs(5));
     insta::assert_snapshot!(told(&bench, &report), @"
-    error: acme/users: GET http://127.0.0.1:PORT/v1/users failed at attempt 1 of 8 after N s: the server asks for a pause of 86400 s
+    error: acme/users: GET http://127.0.0.1:PORT/v1/users failed at attempt 1 of 8 after N s: the server answers 503 and asks for a pause of 86400 s
     hint: run again after that time; it resumes
     ");
 }

@@ -525,3 +525,46 @@ async fn two_that_are_refused_beside_one_that_works_are_dead_after_the_run() {
     assert!(bench.state().lease_info(&tenant("a")).await.unwrap().is_none());
     assert_eq!((sync(&bench).await.code, asked(&bench).0), (ExitCode::Partial, 0));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_answer_is_not_forgotten_over_the_next_refusal() {
+    let bench = due(setup()).await;
+    fail(&bench, 1, Action::ReplyLost);
+    // Whatever is wrong with the second request, the first one may have used the token up.
+    fail(&bench, 1, status(401, Some(r#"{"error":"access_denied","error_description":"Unauthorized"}"#), None));
+    sync(&bench).await;
+    assert_eq!(asked(&bench).0, 2);
+    assert_eq!(health(&bench, "acme").await, "uncertain");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gateway_that_asks_for_a_long_pause_may_have_passed_the_request_on() {
+    let bench = due(setup()).await;
+    fail(&bench, 0, status(504, None, Some("3600")));
+    sync(&bench).await;
+    assert_eq!(asked(&bench).0, 2, "one further request");
+    assert_eq!(health(&bench, "acme").await, "uncertain");
+    sync(&bench).await;
+    assert_eq!(asked(&bench).0, 1, "one in each later run");
+    bench.control.clear_faults();
+    assert_eq!(sync(&bench).await.code, ExitCode::Done);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_doctor_marks_nobody_dead_of_an_app_that_is_refused_for_everybody() {
+    let names = ["acme", "birch", "cedar", "dogwood"];
+    let accounts = names.iter().map(|n| AccountSize::new(*n, 5)).collect();
+    let bench = Setup { accounts, ..Setup::default() }.start().await;
+    for name in names {
+        bench.connect(name).await;
+    }
+    bench.pass(HOUR).await;
+    fail(&bench, 0, status(403, Some(r#"{"error":"invalid_grant"}"#), None));
+    let checkup = hirelake::check::run(&(&bench.world).into(), &[]).await;
+    assert_ne!(checkup.code, ExitCode::Done);
+    bench.control.clear_faults();
+    for name in names {
+        assert_ne!(health(&bench, name).await, "dead", "{name}");
+    }
+    assert_eq!(sync(&bench).await.code, ExitCode::Done);
+}
