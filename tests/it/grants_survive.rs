@@ -399,6 +399,69 @@ async fn tokens_that_wait_on_this_machine_beat_no_later_consent() {
     assert_lives(&bench, "after a consent").await;
 }
 
+/// The file in which the tenant's tokens wait.
+fn waiting(bench: &Bench) -> std::path::PathBuf {
+    let files = std::fs::read_dir(&bench.world.config.scratch).unwrap().flatten().map(|e| e.path());
+    let mut found = files.filter(|p| p.file_name().unwrap().to_str().unwrap().starts_with("hirelake-unsaved-"));
+    found.next().unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_that_wait_and_cannot_be_opened_hold_up_no_later_consent() {
+    let bench = due(Where::Here, STRICT).await;
+    assert_eq!(run(&bench, &moody(&bench, SAVE, Mood::DiesBefore)).await, (ExitCode::Storage, 1));
+    // Sealed with a key that nobody has any more.
+    let file = waiting(&bench);
+    let mut kept: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    kept["grant"]["sealed"]["key"] = "00000000".into();
+    std::fs::write(&file, kept.to_string()).unwrap();
+    // They follow the stored grant, so they wait for their key: nothing is asked with the token that they replace.
+    assert_eq!(next(&bench).await, (ExitCode::Configuration, 0));
+    assert!(file.exists());
+    bench.connect("acme").await;
+    assert_eq!(next(&bench).await, (ExitCode::Done, 0));
+    assert!(!file.exists());
+    assert_lives(&bench, "after a consent").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_another_version_left_waiting_is_neither_dropped_nor_written_over() {
+    let bench = due(Where::Here, STRICT).await;
+    assert_eq!(run(&bench, &moody(&bench, SAVE, Mood::DiesBefore)).await, (ExitCode::Storage, 1));
+    let file = waiting(&bench);
+    let kept = std::fs::read(&file).unwrap();
+    let mut newer: serde_json::Value = serde_json::from_slice(&kept).unwrap();
+    newer["since"] = "a later version".into();
+    let newer = newer.to_string();
+    std::fs::write(&file, &newer).unwrap();
+    assert_eq!(next(&bench).await, (ExitCode::Storage, 0));
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), newer);
+    std::fs::write(&file, kept).unwrap();
+    assert_eq!(next(&bench).await, (ExitCode::Done, 0));
+    assert_lives(&bench, "by the version that wrote it").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_while_the_endpoint_asks_for_a_pause_begins_no_request() {
+    let bench = due(Where::Here, STRICT).await;
+    let pause = Action::Status { code: 429, body: None, retry_after: Some("200".into()) };
+    bench.control.fault(fault("POST /oauth/token", 0, 0, pause));
+    bench.control.reset_stats();
+    let world = World { stop: tokio_util::sync::CancellationToken::new(), ..bench.world.clone() };
+    let stop = async {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        world.stop.cancel();
+    };
+    let (ended, ()) = tokio::join!(report(&world), stop);
+    assert_eq!(ended.code, ExitCode::Stopped, "{:?}", ended.troubles());
+    assert!(ended.ended.since(ended.started) < Duration::from_secs(18));
+    assert_eq!(bench.control.stats().token_requests, 1);
+    bench.control.clear_faults();
+    bench.pass(Duration::from_secs(300)).await;
+    assert_eq!(next(&bench).await, (ExitCode::Done, 1));
+    assert_lives(&bench, "after the stop").await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn two_hosts_at_once_make_one_request() {
     let bench = due(Where::Away, STRICT).await;
