@@ -12,7 +12,7 @@ use crate::auth::{Auth, AuthError, Grant};
 use crate::names::{RunId, Tenant};
 use crate::state::{Commit, CommitKind, Lease, State};
 use crate::store::Store;
-use crate::sync::{SyncError, World};
+use crate::sync::{SyncError, World, ledger};
 
 /// What was done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,11 +126,19 @@ async fn erase_all(world: &World, state: &State, tenant: &Tenant, lease: &Lease)
         };
         line.forget_older(&newest).await?;
     }
+    // Ledgers next: while one says that a parent's children were read, nobody would read them again.
+    let own = format!("tenant={tenant}");
+    for table in world.state.folders(&Path::from(ledger::FOLDER)).await? {
+        let folder = Path::from_iter([ledger::FOLDER, table.as_str(), own.as_str()]);
+        remove_all(&world.state, &folder, lease).await?;
+        world.state.remove_folder(&folder)?;
+    }
     for folder in folders(world, tenant).await? {
         erased.files += remove_all(&world.lake, &folder, lease).await?;
         world.lake.remove_folder(&folder)?;
     }
     world.lake.owned_by(tenant.as_str()).sweep_staging()?;
+    world.state.owned_by(tenant.as_str()).sweep_staging()?;
     crate::sync::sweep_scratch(world, tenant)?;
     for (kind, count) in [("quarantine", Some(&mut erased.quarantined)), ("runs", None)] {
         let folder = Path::from_iter([kind, tenant.as_str()]);

@@ -129,6 +129,7 @@ pub fn bounds(filter: &TimeFilter, window: Window) -> Vec<(String, String)> {
 pub struct Pager<'a> {
     session: &'a Session,
     resource: &'a Resource,
+    path: String,
     query: Vec<(String, String)>,
     next: Option<String>,
     seen: HashSet<String>,
@@ -156,14 +157,24 @@ impl<'a> Pager<'a> {
         Self {
             session,
             resource,
+            path: resource.path.clone(),
             query,
             next: None,
             seen: HashSet::new(),
             pages: 0,
-            restarted: false,
+            // Keys that are made of contents count equal ones from the listing's start: what was read cannot be told from what
+            // would be read again.
+            restarted: resource.content_key.is_some(),
             done: false,
             requests: 0,
         }
+    }
+
+    /// The same of one parent's children: `:id` in the path is its key.
+    #[must_use]
+    pub fn of_parent(mut self, id: &str) -> Self {
+        self.path = with_id(&self.resource.path, id);
+        self
     }
 
     /// Requests made so far, retries included.
@@ -189,7 +200,7 @@ impl<'a> Pager<'a> {
                 // Verbatim: the client's encoder encodes it once more, as the provider wants it (reference 3.2).
                 query.push((param.clone(), token.clone()));
             }
-            let path = &self.resource.path;
+            let path = &self.path;
             let mut attempts = 1;
             let answered = self
                 .session
@@ -254,7 +265,7 @@ impl<'a> Pager<'a> {
 
     fn refused(&self, answer: &Answer) -> ExtractError {
         let expands: Vec<String> = self.query.iter().filter(|(k, _)| k == "expand").map(|(_, v)| v.clone()).collect();
-        refused(self.session, self.resource, &self.resource.path, &expands, answer)
+        refused(self.session, self.resource, &self.path, &expands, answer)
     }
 }
 
@@ -312,14 +323,19 @@ pub async fn peek(
     answered.map_err(|answer| refused(session, resource, &resource.path, expands, &answer))
 }
 
+/// A path with an id in the place of `:id`, encoded.
+fn with_id(path: &str, id: &str) -> String {
+    let encoded: String = url::form_urlencoded::byte_serialize(id.as_bytes()).collect();
+    path.replace(":id", &encoded.replace('+', "%20"))
+}
+
 /// Whether a single object is still there: its item path answers.
 ///
 /// # Errors
 ///
 /// When neither a success nor "not there" comes back.
 pub async fn exists(session: &Session, resource: &Resource, item: &str, id: &str) -> Result<bool, ExtractError> {
-    let encoded: String = url::form_urlencoded::byte_serialize(id.as_bytes()).collect();
-    let path = item.replace(":id", &encoded.replace('+', "%20"));
+    let path = with_id(item, id);
     let answer = session.get(&path, &[], Priority(FIRST), &Budget::PAGE, |answer: Answer| Judged::Take(answer)).await?;
     match meaning(answer.status) {
         Meaning::Fine => Ok(true),

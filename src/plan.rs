@@ -68,7 +68,7 @@ pub fn due(resource: &Resource, last: Option<&Commit>, bound: Timestamp, overlap
     }
     let last = last.filter(|_| !wish.full);
     match &resource.mode {
-        Mode::Extracted { .. } => Vec::new(),
+        Mode::Extracted { .. } | Mode::Children { .. } => Vec::new(),
         Mode::Full => vec![Work::Listing { started: bound }],
         Mode::Tombstones { .. } => {
             let covered = last.map(|c| c.covered.updated.clone()).unwrap_or_default();

@@ -132,6 +132,32 @@ pub enum Outcome {
     Stopped,
 }
 
+/// The parents of a resource of children.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct ParentsReport {
+    /// Living parents in the lake.
+    pub living: u64,
+    /// Read because they changed, or were never read.
+    pub changed: u64,
+    /// Read because it was their turn.
+    pub reconciled: u64,
+    /// Requests of those whose turn it was; they are among the resource's requests.
+    pub reconcile_requests: u64,
+    /// Left out by a rule of the catalogue.
+    pub skipped: u64,
+    /// Gone at the provider (404).
+    pub gone: u64,
+    /// Whose children were refused (403) while others' were not.
+    pub withheld: u64,
+    /// That could not be read; they stay due.
+    pub failed: u64,
+    /// Due and left for the next run, failed ones included.
+    pub left: u64,
+    /// When that parent was read whose read is the longest ago, of those that are not due.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stalest: Option<Timestamp>,
+}
+
 /// One resource of one tenant.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct ResourceReport {
@@ -166,6 +192,9 @@ pub struct ResourceReport {
     /// Where the next increment begins.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cursor: Option<Timestamp>,
+    /// Of children: whose they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parents: Option<ParentsReport>,
     /// Surprises.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub drift: Vec<DriftCount>,

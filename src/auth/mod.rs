@@ -577,6 +577,13 @@ impl Session {
         granted.is_empty() || scopes::opens(&granted, scope)
     }
 
+    /// Whether it is known that `scope` was granted.
+    #[must_use]
+    pub fn knows_scope(&self, scope: &str) -> bool {
+        let granted = self.scopes.lock().unwrap_or_else(PoisonError::into_inner);
+        scopes::opens(&granted, scope)
+    }
+
     /// The provider's time now, as its last answer's `Date` said; `None` before the first.
     #[must_use]
     pub fn provider_now(&self) -> Option<Timestamp> {

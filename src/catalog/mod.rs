@@ -142,7 +142,8 @@ pub struct Resource {
     pub query: Vec<(String, String)>,
     /// Objects asked for in line.
     pub expand: Vec<Expand>,
-    /// Where the rows stand in a page: a key of the body's object, or keys with dots from the outside in.
+    /// Where the rows stand in a page: a key of the body's object, or keys with dots from the outside in; `.` when the body
+    /// itself is the one record.
     pub records: String,
     /// How pages follow each other.
     pub paging: Paging,
@@ -157,9 +158,57 @@ pub struct Resource {
     /// Its columns, in their order for ever.
     pub columns: Vec<Column>,
     /// Whether a tenant gets it without asking.
-    pub default: bool,
+    pub default: ByDefault,
+    /// Bounds that its listing must always be given, because it shows a part only without them.
+    pub span: Option<Span>,
+    /// The column (by table name) that is made from a record's whole content, for records that have no key of their own.
+    pub content_key: Option<String>,
+    /// The column (by table name) that is null as long as the record is active: its children are read again more often.
+    pub dormant: Option<String>,
     /// Whether undeclared fields are kept in `_extra`; false only where they would hold what must not be kept (tombstones).
     pub keep_extra: bool,
+}
+
+/// Whether a tenant that names no resources gets this one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ByDefault {
+    /// Yes, and the consent asks for its scope.
+    Always,
+    /// Where its scope was granted, which the consent does not ask for by itself: one app may have 20 scopes, and children cost
+    /// a request for each parent.
+    Granted,
+    /// No: it must be named.
+    Named,
+}
+
+/// Bounds that are sent with every listing, both inclusive epoch milliseconds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Span {
+    /// Query parameter of the lower bound.
+    pub start: String,
+    /// Query parameter of the upper bound.
+    pub end: String,
+}
+
+/// A rule by which parents are not asked for their children. It stands in the catalogue with its evidence; the embedded one
+/// has none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Skip {
+    /// The parent's column (by table name) that decides.
+    pub column: String,
+    /// What it must be.
+    pub is: SkipIf,
+    /// Why that parent has no children.
+    pub evidence: String,
+}
+
+/// What a parent's column must be for its children to be left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SkipIf {
+    /// Null.
+    Null,
+    /// An empty list, or null.
+    Empty,
 }
 
 /// An object asked for in line in place of its id.
@@ -230,6 +279,15 @@ pub enum Mode {
         /// The wire name of the field.
         field: String,
     },
+    /// Asked for parent by parent, `:id` in the path being the parent's key; replaced by parent.
+    Children {
+        /// The resource whose rows are the parents.
+        from: ResourceName,
+        /// Whether a 404 means that there are none; else it means that the parent is gone.
+        absent_is_empty: bool,
+        /// Which parents are not asked.
+        skip: Option<Skip>,
+    },
 }
 
 impl Mode {
@@ -241,6 +299,15 @@ impl Mode {
             Self::Full => "full",
             Self::Tombstones { .. } => "tombstones",
             Self::Extracted { .. } => "extracted",
+            Self::Children { .. } => "children",
+        }
+    }
+    /// The resource by whose rows this one's come: out of their records, or asked for one by one.
+    #[must_use]
+    pub fn parent(&self) -> Option<&ResourceName> {
+        match self {
+            Self::Extracted { from, .. } | Self::Children { from, .. } => Some(from),
+            Self::Incremental { .. } | Self::Full | Self::Tombstones { .. } => None,
         }
     }
 }

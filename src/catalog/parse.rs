@@ -15,8 +15,8 @@ use toml::Spanned;
 use url::Url;
 
 use super::{
-    Column, ColumnType, Endpoints, Expand, Granularity, Mode, OAuthFacts, Paging, Partition, Provider, Rate, Resource,
-    TimeFilter, arrow_type,
+    ByDefault, Column, ColumnType, Endpoints, Expand, Granularity, Mode, OAuthFacts, Paging, Partition, Provider, Rate,
+    Resource, Skip, SkipIf, Span, TimeFilter, arrow_type,
 };
 use crate::names::ResourceName;
 
@@ -279,7 +279,30 @@ struct RawDefaults {
     records: Option<String>,
     key: Option<Vec<Spanned<String>>>,
     paging: Option<Spanned<RawPaging>>,
-    default: Option<bool>,
+    default: Option<Spanned<RawDefault>>,
+}
+
+/// `true`, `false` or `"granted"`.
+#[derive(Deserialize, Clone)]
+#[serde(untagged)]
+enum RawDefault {
+    Is(bool),
+    Word(String),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawSpan {
+    start: String,
+    end: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawSkip {
+    column: Spanned<String>,
+    is: Spanned<String>,
+    evidence: Spanned<String>,
 }
 
 #[derive(Deserialize)]
@@ -307,8 +330,13 @@ struct RawResource {
     parent: Option<Spanned<String>>,
     partition: Option<RawPartition>,
     columns: Vec<Spanned<RawColumn>>,
-    default: Option<bool>,
+    default: Option<Spanned<RawDefault>>,
     keep_extra: Option<bool>,
+    span: Option<Spanned<RawSpan>>,
+    content_key: Option<Spanned<String>>,
+    dormant: Option<Spanned<String>>,
+    absent_is_empty: Option<Spanned<bool>>,
+    skip: Option<Spanned<RawSkip>>,
 }
 
 #[derive(Deserialize)]
@@ -416,6 +444,9 @@ fn assemble(sources: &[Source]) -> Result<Provider, CatalogError> {
     }
     for (entry, resource) in entries.iter().zip(&resources) {
         check(entry, resource, &resources)?;
+    }
+    for (entry, resource) in entries.iter().zip(&resources) {
+        no_circle(entry, resource, &resources)?;
     }
     // An extracted resource has no listing of its own: it is read where its records stand.
     for i in 0..resources.len() {
@@ -673,9 +704,28 @@ fn resource(entry: &Entry<'_>, oauth: &OAuthFacts) -> Result<Resource, CatalogEr
         parent: raw.parent.as_ref().map(|p| p.get_ref().clone()),
         partition,
         columns,
-        default: raw.default.or_else(|| entry.default(|d| d.default)).unwrap_or(false),
+        default: by_default(entry)?,
         keep_extra: raw.keep_extra.unwrap_or(true),
+        span: raw.span.as_ref().map(|s| Span { start: s.get_ref().start.clone(), end: s.get_ref().end.clone() }),
+        content_key: raw.content_key.as_ref().map(|c| c.get_ref().clone()),
+        dormant: raw.dormant.as_ref().map(|c| c.get_ref().clone()),
     })
+}
+
+fn by_default(entry: &Entry<'_>) -> Result<ByDefault, CatalogError> {
+    let own = entry.raw.get_ref().default.as_ref();
+    let Some(raw) = own.or_else(|| entry.defaults.iter().find_map(|d| d.default.as_ref())) else {
+        return Ok(ByDefault::Named);
+    };
+    match raw.get_ref() {
+        RawDefault::Is(true) => Ok(ByDefault::Always),
+        RawDefault::Is(false) => Ok(ByDefault::Named),
+        RawDefault::Word(word) if word == "granted" => Ok(ByDefault::Granted),
+        RawDefault::Word(word) => {
+            let message = format!("key `default`: expected `true`, `false` or `\"granted\"`, not `{word}`");
+            Err(entry.fault(raw, message, None))
+        }
+    }
 }
 
 fn checked_path(entry: &Entry<'_>, key: &str, raw: &Spanned<String>) -> Result<String, CatalogError> {
@@ -694,14 +744,16 @@ fn mode(entry: &Entry<'_>) -> Result<Mode, CatalogError> {
     let word = raw.mode.get_ref().as_str();
     let allowed: &[&str] = match word {
         "incremental" => &["cursor", "load", "bare"],
-        "full" => &[],
+        "full" => &["span", "content_key"],
         "tombstones" => &["of", "cursor"],
         "extracted" => &["from", "field", "parent"],
+        "children" => &["from", "parent", "absent_is_empty", "skip"],
         _ => {
-            let words = ["incremental", "full", "tombstones", "extracted"];
+            let words = ["incremental", "full", "tombstones", "extracted", "children"];
             let near = nearest(word, words).map(|n| format!("did you mean `{n}`?"));
-            let message =
-                format!("key `mode`: expected `incremental`, `full`, `tombstones` or `extracted`, not `{word}`");
+            let message = format!(
+                "key `mode`: expected `incremental`, `full`, `tombstones`, `extracted` or `children`, not `{word}`"
+            );
             return Err(entry.fault(&raw.mode, message, near));
         }
     };
@@ -712,6 +764,10 @@ fn mode(entry: &Entry<'_>) -> Result<Mode, CatalogError> {
         ("of", raw.of.as_ref().map(Spanned::span)),
         ("from", raw.from.as_ref().map(Spanned::span)),
         ("field", raw.field.as_ref().map(Spanned::span)),
+        ("span", raw.span.as_ref().map(Spanned::span)),
+        ("content_key", raw.content_key.as_ref().map(Spanned::span)),
+        ("absent_is_empty", raw.absent_is_empty.as_ref().map(Spanned::span)),
+        ("skip", raw.skip.as_ref().map(Spanned::span)),
     ];
     for (key, span) in given {
         if let Some(span) = span
@@ -745,8 +801,30 @@ fn mode(entry: &Entry<'_>) -> Result<Mode, CatalogError> {
             from: named("from", &raw.from)?,
             field: raw.field.as_ref().map(|f| f.get_ref().clone()).ok_or_else(|| entry.missing("field", &why))?,
         },
+        "children" => Mode::Children {
+            from: named("from", &raw.from)?,
+            absent_is_empty: raw.absent_is_empty.as_ref().is_some_and(|a| *a.get_ref()),
+            skip: raw.skip.as_ref().map(|s| skip(entry, s.get_ref())).transpose()?,
+        },
         _ => Mode::Full,
     })
+}
+
+fn skip(entry: &Entry<'_>, raw: &RawSkip) -> Result<Skip, CatalogError> {
+    let is = match raw.is.get_ref().as_str() {
+        "null" => SkipIf::Null,
+        "empty" => SkipIf::Empty,
+        other => {
+            let message = format!("key `is`: expected `null` or `empty`, not `{other}`");
+            return Err(entry.fault(&raw.is, message, None));
+        }
+    };
+    let evidence = raw.evidence.get_ref().trim();
+    if evidence.is_empty() {
+        let message = "key `evidence`: say how it is known that such a parent has no children";
+        return Err(entry.fault(&raw.evidence, message, Some("or leave the rule out: it costs rows if it is wrong".into())));
+    }
+    Ok(Skip { column: raw.column.get_ref().clone(), is, evidence: evidence.to_owned() })
 }
 
 fn paging(entry: &Entry<'_>) -> Result<Paging, CatalogError> {
@@ -1028,12 +1106,26 @@ fn check(entry: &Entry<'_>, resource: &Resource, all: &[Resource]) -> Result<(),
                 return Err(entry.fault(raw.field.as_ref().unwrap_or(at), message, None));
             }
         }
+        Mode::Children { from, skip, .. } => {
+            let carrier = other("from", from, &raw.from)?;
+            children(entry, resource, carrier, skip.as_ref())?;
+        }
         Mode::Incremental { .. } | Mode::Full => {}
     }
-    if !matches!(resource.mode, Mode::Extracted { .. })
+    if let Some(name) = &raw.dormant {
+        find(entry, resource, "dormant", name.get_ref(), name)?;
+    }
+    if let Some(name) = &raw.content_key {
+        let c = find(entry, resource, "content_key", name.get_ref(), name)?;
+        if c.ty != ColumnType::Text || resource.key != [c.name.clone()] {
+            let message = format!("key `content_key`: column `{}` must be `text` and the only key", c.name);
+            return Err(entry.fault(name, message, None));
+        }
+    }
+    if resource.mode.parent().is_none()
         && let Some(c) = resource.columns.iter().find(|c| c.from_parent.is_some())
     {
-        let message = format!("column `{}`: `from_parent` has a meaning only with mode `extracted`", c.name);
+        let message = format!("column `{}`: `from_parent` has a meaning only with modes `extracted` and `children`", c.name);
         return Err(entry.column_fault(&c.name, message, None));
     }
     Ok(())
@@ -1057,6 +1149,57 @@ fn extracted(entry: &Entry<'_>, resource: &Resource, carrier: &Resource, field: 
             return Err(entry.fault(at, message, near.map(|n| format!("did you mean `{n}`?"))));
         }
     };
+    filled_from(entry, resource, carrier)?;
+    if raw.parent.is_some() {
+        parent_column(entry, resource, carrier)?;
+    } else if many {
+        let message = "key `parent` is missing: a list belongs to the record that holds it";
+        return Err(entry.fault(at, message, Some("name the column with the parent's id".into())));
+    }
+    Ok(())
+}
+
+fn children(
+    entry: &Entry<'_>,
+    resource: &Resource,
+    carrier: &Resource,
+    skip: Option<&Skip>,
+) -> Result<(), CatalogError> {
+    let raw = entry.raw.get_ref();
+    if let Some(path) = &raw.path
+        && resource.path.split('/').filter(|part| *part == ":id").count() != 1
+    {
+        let message = "key `path`: expected `:id` once, where the parent's key stands, as in `/opportunities/:id/notes`";
+        return Err(entry.fault(path, message, None));
+    }
+    filled_from(entry, resource, carrier)?;
+    if raw.parent.is_none() {
+        return Err(entry.missing("parent", ": the column with the parent's id, by which rows are replaced"));
+    }
+    parent_column(entry, resource, carrier)?;
+    if let (Some(skip), Some(at)) = (skip, &raw.skip)
+        && carrier.column(&skip.column).is_none()
+    {
+        let message = format!("key `skip`: `{}` has no column `{}`", carrier.name, skip.column);
+        return Err(entry.fault(at, message, None));
+    }
+    Ok(())
+}
+
+/// Children of children are fine, a circle is not: nobody would be read first.
+fn no_circle(entry: &Entry<'_>, resource: &Resource, all: &[Resource]) -> Result<(), CatalogError> {
+    let mut at = resource;
+    for _ in 0..all.len() {
+        let Some(from) = at.mode.parent() else { return Ok(()) };
+        let Some(next) = all.iter().find(|r| r.name == *from) else { return Ok(()) };
+        at = next;
+    }
+    let from = &entry.raw.get_ref().from;
+    let message = "key `from`: its parents lead back to itself";
+    Err(entry.fault(from.as_ref().unwrap_or(&entry.raw.get_ref().name), message, None))
+}
+
+fn filled_from(entry: &Entry<'_>, resource: &Resource, carrier: &Resource) -> Result<(), CatalogError> {
     for c in &resource.columns {
         let Some(from) = &c.from_parent else { continue };
         let parent = carrier.columns.iter().find(|p| p.source == *from);
@@ -1068,21 +1211,21 @@ fn extracted(entry: &Entry<'_>, resource: &Resource, carrier: &Resource, field: 
             return Err(entry.column_fault(&c.name, message, None));
         }
     }
-    if let Some(parent) = &raw.parent {
-        let name = parent.get_ref();
-        let c = find(entry, resource, "parent", name, parent)?;
-        let key = match carrier.key.as_slice() {
-            [key] => carrier.column(key),
-            _ => None,
-        };
-        if key.is_none_or(|k| c.from_parent.as_deref() != Some(k.source.as_str())) {
-            let message =
-                format!("key `parent`: column `{name}` is not filled from the one key column of `{}`", carrier.name);
-            return Err(entry.fault(parent, message, Some("give it `from_parent = \"id\"`".into())));
-        }
-    } else if many {
-        let message = "key `parent` is missing: a list belongs to the record that holds it";
-        return Err(entry.fault(at, message, Some("name the column with the parent's id".into())));
+    Ok(())
+}
+
+fn parent_column(entry: &Entry<'_>, resource: &Resource, carrier: &Resource) -> Result<(), CatalogError> {
+    let Some(parent) = &entry.raw.get_ref().parent else { return Ok(()) };
+    let name = parent.get_ref();
+    let c = find(entry, resource, "parent", name, parent)?;
+    let key = match carrier.key.as_slice() {
+        [key] => carrier.column(key),
+        _ => None,
+    };
+    if key.is_none_or(|k| c.from_parent.as_deref() != Some(k.source.as_str())) {
+        let message =
+            format!("key `parent`: column `{name}` is not filled from the one key column of `{}`", carrier.name);
+        return Err(entry.fault(parent, message, Some("give it `from_parent = \"id\"`".into())));
     }
     Ok(())
 }
@@ -1161,7 +1304,7 @@ mod tests {
         for r in &p.resources {
             let table = Table::new(&p.name, r, None).unwrap();
             assert_eq!(table.schema.fields().len(), r.columns.len() + 4, "{}", r.name);
-            assert!(r.default, "{}", r.name);
+            assert_ne!(r.default, ByDefault::Named, "{}", r.name);
         }
     }
 
@@ -1265,7 +1408,7 @@ mod tests {
         assert_eq!(p.resource("stages").unwrap().key, ["id"], "the defaults hold for every file");
         assert_eq!(p.resource("users").unwrap().columns.last().unwrap().source, "nickName");
         let webhooks = p.resource("hooks").unwrap();
-        assert_eq!((webhooks.default, &webhooks.paging), (false, &Paging::Single));
+        assert_eq!((webhooks.default, &webhooks.paging), (ByDefault::Named, &Paging::Single));
         assert_eq!(webhooks.columns[1].source, "url");
         assert_eq!(webhooks.columns[1].ty.to_string(), "list<list<text>>");
     }

@@ -58,6 +58,19 @@ fn facts(r: &Resource) -> Vec<(&'static str, String)> {
         Mode::Extracted { from, field } => {
             facts.push(("read", format!("out of `{field}` of {from}: no requests of its own")))
         }
+        Mode::Children { from, absent_is_empty, skip } => {
+            facts.push(("read", format!("GET {}, for each of {from} that changed, and for some others in turn", r.path)));
+            if *absent_is_empty {
+                facts.push(("404", "there are none".to_owned()));
+            }
+            if let Some(skip) = skip {
+                let is = match skip.is {
+                    super::SkipIf::Null => "null",
+                    super::SkipIf::Empty => "empty",
+                };
+                facts.push(("skips", format!("parents whose {} is {is}: {}", skip.column, skip.evidence)));
+            }
+        }
     }
     if !r.query.is_empty() {
         let query: Vec<String> = r.query.iter().map(|(k, v)| format!("{k}={v}")).collect();
@@ -70,12 +83,24 @@ fn facts(r: &Resource) -> Vec<(&'static str, String)> {
     if let (Paging::Token { limit, .. }, false) = (&r.paging, matches!(r.mode, Mode::Extracted { .. })) {
         facts.push(("page", format!("{limit} records")));
     }
+    if let Some(span) = &r.span {
+        facts.push(("bounds", format!("{} and {}, always sent", span.start, span.end)));
+    }
     facts.push(("scope", r.scope.clone().unwrap_or_else(|| "none".to_owned())));
     facts.push(("key", r.key.join(", ")));
     if let Some(parent) = &r.parent {
         facts.push(("parent", format!("{parent}: all rows of a parent are replaced together")));
     }
     facts.push(("partition", cut(r)));
+    facts.push((
+        "default",
+        match r.default {
+            super::ByDefault::Always => "on",
+            super::ByDefault::Granted => "on where its scope is granted",
+            super::ByDefault::Named => "off: it must be named",
+        }
+        .to_owned(),
+    ));
     if !r.keep_extra {
         facts.push(("extra", "undeclared fields are dropped".to_owned()));
     }

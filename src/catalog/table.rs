@@ -234,17 +234,20 @@ impl Table {
             }
             Granularity::None | Granularity::Bucket(_) => None,
         };
-        let by_parent = resource.parent.is_some();
+        // One row a parent is its own replacement.
+        let by_parent = resource.parent.as_ref().is_some_and(|p| resource.key != [p.clone()]);
         // Whatever the granularity, the order stays the same, so that `relay` is a copy without a sort.
         let time = match partition.and_then(|p| p.column.as_deref()) {
             Some(name) if !by_parent => Some(index(name)?),
             _ => None,
         };
-        let parent = resource.parent.as_deref().map(index).transpose()?;
-        let key = resource.key.iter().map(|k| index(k)).collect::<Result<Vec<_>, _>>()?;
+        let parent = resource.parent.as_deref().filter(|_| by_parent).map(index).transpose()?;
+        // Among children of one parent, what is left of the key beside it tells them apart; a parent's marker has none of it.
+        let key = resource.key.iter().filter(|k| !(by_parent && resource.parent.as_ref() == Some(k)));
+        let key = key.map(|k| index(k)).collect::<Result<Vec<_>, _>>()?;
         let version = match &resource.mode {
             Mode::Incremental { cursor, .. } | Mode::Tombstones { cursor, .. } => Some(index(&cursor.column)?),
-            Mode::Full | Mode::Extracted { .. } => None,
+            Mode::Full | Mode::Extracted { .. } | Mode::Children { .. } => None,
         };
         let mut sensitive = vec![index(EXTRA)?];
         let mut unhashed = vec![index(SYNCED_AT)?, index(DELETED_AT)?, index(HASH)?];

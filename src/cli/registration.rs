@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{CliError, note, print};
-use crate::catalog::scopes;
+use crate::catalog::{ByDefault, scopes};
 use crate::config::{App, Config};
 use crate::names::AppName;
 use crate::report::ExitCode;
@@ -29,7 +29,7 @@ pub(super) fn scopes(config: &Config, app: Option<&AppName>) -> Result<ExitCode,
     let apps = chosen(config, app)?;
     let provider = &config.provider;
     if apps.is_empty() {
-        let enabled = provider.resources.iter().filter(|r| r.default);
+        let enabled = provider.resources.iter().filter(|r| r.default == ByDefault::Always);
         let least = scopes::needed(provider, enabled)
             .map_err(|e| CliError::Usage { what: e.to_string(), hint: "name fewer resources in [defaults]".into() })?;
         note("no app is configured: these are the scopes of the resources that are on by default");

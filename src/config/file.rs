@@ -9,11 +9,11 @@ use toml::{Table as TomlTable, Value};
 use url::Url;
 
 use super::{
-    App, Config, ConfigError, ConnectConfig, DEFAULT_FILE, KeepaliveConfig, NOT_A_SOURCE, SecretSource, TenantConfig,
+    App, Config, ConfigError, ConnectConfig, DEFAULT_FILE, KeepaliveConfig, NOT_A_SOURCE, Reconcile, SecretSource, TenantConfig,
     first_line, hint_line,
 };
 use crate::catalog::{
-    self, Endpoints, Environment, Granularity, Mode, OnDelete, Provider, Rate, Resource, Table, is_loopback, scopes,
+    self, ByDefault, Endpoints, Environment, Granularity, Mode, OnDelete, Provider, Rate, Resource, Table, is_loopback, scopes,
 };
 use crate::names::{AppName, ResourceName, Tenant};
 
@@ -104,6 +104,7 @@ struct RawTenant {
     resources: Option<Vec<ResourceName>>,
     on_delete: Option<OnDelete>,
     rate: Option<Rate>,
+    reconcile: Option<Reconcile>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -513,13 +514,19 @@ impl Checker<'_> {
         let wanted = |r: &Resource, names: &Vec<ResourceName>| {
             names.contains(&r.name) || matches!(&r.mode, Mode::Tombstones { of, .. } if names.contains(of))
         };
-        let enabled = provider.resources.iter().filter(|r| named.map_or(r.default, |n| wanted(r, n)));
+        let by_default = |r: &Resource| r.default != ByDefault::Named;
+        let enabled = provider.resources.iter().filter(|r| named.map_or(by_default(r), |n| wanted(r, n)));
         let resources: Vec<ResourceName> = enabled.clone().map(|r| r.name.clone()).collect();
         for r in enabled {
-            if let Mode::Extracted { from, .. } = &r.mode
+            if let Some(from) = r.mode.parent()
                 && !resources.contains(from)
             {
-                let what = format!("`{}` comes with the records of `{from}`, which is not among the resources", r.name);
+                let what = match r.mode {
+                    Mode::Children { .. } => {
+                        format!("`{}` is read for each of `{from}`, which is not among the resources", r.name)
+                    }
+                    _ => format!("`{}` comes with the records of `{from}`, which is not among the resources", r.name),
+                };
                 return Err(self.invalid(section, r.name.as_str(), what, format!("add \"{from}\"")));
             }
         }
@@ -534,6 +541,7 @@ impl Checker<'_> {
             resources_named: named.is_some(),
             on_delete: own.on_delete.or(defaults.on_delete).unwrap_or(OnDelete::Redact),
             rate,
+            reconcile: own.reconcile.or(defaults.reconcile).unwrap_or_default(),
         })
     }
 

@@ -14,11 +14,11 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use url::Url;
 
 use crate::catalog::{
-    CatalogError, Endpoints, Environment, Granularity, OnDelete, Provider, Rate, Resource, Table, scopes,
+    ByDefault, CatalogError, Endpoints, Environment, Granularity, OnDelete, Provider, Rate, Resource, Table, scopes,
 };
 use crate::names::{AppName, ResourceName, Tenant};
 use crate::secret::Secret;
@@ -259,6 +259,34 @@ pub struct TenantConfig {
     pub on_delete: OnDelete,
     /// How fast it may be asked.
     pub rate: Rate,
+    /// How children are read again whose parents did not change.
+    pub reconcile: Reconcile,
+}
+
+impl TenantConfig {
+    /// Whether the consent asks for the scope of one of its resources: one that is read only where its scope happens to be
+    /// granted is not asked for.
+    #[must_use]
+    pub fn asks_for(&self, resource: &Resource) -> bool {
+        self.resources_named || resource.default == ByDefault::Always
+    }
+}
+
+/// How often children are read again whose parents did not change: an edit that does not touch the parent is in the lake
+/// within so many nights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Reconcile {
+    /// Nights (runs a day apart) within which every parent is read again; each reads 1/N of them. 0: never. Default 30.
+    pub nights: u32,
+    /// The same of active parents, of which there are few: most edits are made there. 0: as all others. Default 10.
+    pub active_nights: u32,
+}
+
+impl Default for Reconcile {
+    fn default() -> Self {
+        Self { nights: 30, active_nights: 10 }
+    }
 }
 
 /// The page on which customers connect.
@@ -399,8 +427,9 @@ impl Config {
         if let Some(scopes) = &app.scopes {
             return Ok(scopes.clone());
         }
-        scopes::needed(&self.provider, self.resources(tenant).into_iter())
-            .map_err(|e| self.too_many(&format!("tenant {tenant}"), &e))
+        let of = self.tenant(tenant);
+        let asked = self.resources(tenant).into_iter().filter(|r| of.asks_for(r));
+        scopes::needed(&self.provider, asked).map_err(|e| self.too_many(&format!("tenant {tenant}"), &e))
     }
 
     /// The scopes without which something that is wanted of a tenant cannot be read: of the resources that the
@@ -427,8 +456,9 @@ impl Config {
         if let Some(scopes) = &app.scopes {
             return Ok(scopes.clone());
         }
-        scopes::needed(&self.provider, self.app_resources(app).into_iter())
-            .map_err(|e| self.too_many(&format!("app {}", app.name), &e))
+        let asked = self.provider.resources.iter();
+        let asked = asked.filter(|r| self.app_tenants(app).any(|t| t.resources.contains(&r.name) && t.asks_for(r)));
+        scopes::needed(&self.provider, asked).map_err(|e| self.too_many(&format!("app {}", app.name), &e))
     }
 
     /// What any tenant of an app reads, in the catalogue's order.

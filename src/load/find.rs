@@ -1,19 +1,20 @@
 //! Reading a table back: rows of some keys, what is referred to, what is there.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{Array, RecordBatch, UInt32Array};
-use arrow::compute::{concat_batches, take_record_batch};
+use arrow::compute::{concat_batches, filter_record_batch, is_null, take_record_batch};
 use object_store::path::Path;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use super::delete::Wanted;
+use super::delete::{Deletion, Wanted};
 use super::error::{Fault, LoadError, Place};
 use super::file::Existing;
 use super::rows::{I64s, Keys, System};
 use super::{FILE_NAME, Lake, blocking};
 use crate::catalog::{PartitionValue, Table};
+use crate::clock::Timestamp;
 use crate::names::{ResourceName, Tenant};
 use crate::store::Store;
 
@@ -210,6 +211,116 @@ pub async fn still_referenced(
     })
     .await?;
     Ok(found.into_iter().collect())
+}
+
+/// Keys of `table`'s living rows to which no living row of `from` refers in `column`. Of every reference only a hash is held:
+/// of two that share one, one row is kept that should go, once in billions.
+///
+/// # Errors
+///
+/// [`LoadError`].
+pub async fn unreferenced(
+    lake: &Lake,
+    table: &Table,
+    from: &Table,
+    column: &str,
+) -> Result<BTreeSet<String>, LoadError> {
+    let doing = "look for rows to which nothing refers";
+    let (i, name) = (index(lake, from, column, doing)?, column.to_owned());
+    let refs = scan(lake, from, &[i], None, doing, move |s, found| {
+        let refs = Keys::new(vec![Arc::clone(s.column(&name)?)])?;
+        found.extend((0..s.batch.num_rows()).filter(|&i| s.living(i)).map(|i| refs.hash(i)));
+        Ok(())
+    })
+    .await?;
+    let refs: Arc<HashSet<u64>> = Arc::new(refs.into_iter().collect());
+    let found = scan(lake, table, &[], None, doing, move |s, found| {
+        let orphan = |i: &usize| s.living(*i) && !refs.contains(&s.keys.hash(*i));
+        found.extend((0..s.batch.num_rows()).filter(orphan).map(|i| s.keys.get(i).into_owned()));
+        Ok(())
+    })
+    .await?;
+    Ok(found.into_iter().collect())
+}
+
+/// The rows of deleted parents in a table of children, as deletions of their own.
+///
+/// # Errors
+///
+/// [`LoadError`].
+pub async fn keys_of_parents(lake: &Lake, table: &Table, parents: &[Deletion]) -> Result<Vec<Deletion>, LoadError> {
+    let doing = "look for the children of deleted parents";
+    let Some(parent) = table.order.parent else { return Ok(Vec::new()) };
+    let at: Arc<HashMap<String, Timestamp>> = Arc::new(parents.iter().map(|d| (d.key.clone(), d.at)).collect());
+    let wanted = Arc::new(Wanted::parents(at.keys().cloned()));
+    let name = table.schema.field(parent).name().clone();
+    scan(lake, table, &[parent], Some(wanted), doing, move |s, found| {
+        let parents = Keys::new(vec![Arc::clone(s.column(&name)?)])?;
+        for i in 0..s.batch.num_rows() {
+            if let Some(at) = at.get(parents.get(i).as_ref()) {
+                found.push(Deletion { key: s.keys.get(i).into_owned(), at: *at });
+            }
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// The partitions that exist, in order.
+///
+/// # Errors
+///
+/// [`LoadError`].
+pub async fn partition_values(lake: &Lake, table: &Table) -> Result<BTreeSet<PartitionValue>, LoadError> {
+    partitions(lake, table, "list the partitions").await
+}
+
+/// The given columns of one partition's living rows, in the file's order; none when there is no file. Columns come in the
+/// table's order.
+///
+/// # Errors
+///
+/// [`LoadError`].
+pub async fn living_rows(
+    lake: &Lake,
+    table: &Table,
+    value: PartitionValue,
+    columns: &[&str],
+) -> Result<Vec<RecordBatch>, LoadError> {
+    let doing = "read the rows of a partition";
+    let path = lake.path(table, value);
+    let at = lake.place(table, &path);
+    let mut wished = Vec::with_capacity(columns.len());
+    for name in columns {
+        wished.push(index(lake, table, name, doing)?);
+    }
+    wished.sort_unstable();
+    wished.dedup();
+    let Some(opened) = lake.store.open_file(&path).await.map_err(|e| Fault::Store(e).at(&at, doing))? else {
+        return Ok(Vec::new());
+    };
+    let table = table.clone();
+    blocking(&at, doing, move || {
+        let existing = Existing::open(&opened.file, &table)?;
+        let deleted = System::of(&table)?.deleted;
+        let schema = Arc::new(table.schema.project(&wished)?);
+        let mut read = wished.clone();
+        read.push(deleted);
+        read.sort_unstable();
+        read.dedup();
+        let reader = existing.read_some(&table, &read, None)?;
+        let held = reader.held.clone();
+        let mut all = Vec::new();
+        for batch in reader {
+            let batch = batch?;
+            let living = is_null(held.column(&batch, deleted)?)?;
+            let kept = wished.iter().map(|&i| held.column(&batch, i).cloned()).collect::<Result<Vec<_>, _>>()?;
+            let kept = RecordBatch::try_new(Arc::clone(&schema), kept)?;
+            all.push(if living.true_count() == kept.num_rows() { kept } else { filter_record_batch(&kept, &living)? });
+        }
+        Ok(all)
+    })
+    .await
 }
 
 /// Keys of every living row. For tables of look-ups: all of them are held.

@@ -27,7 +27,10 @@ use object_store::path::Path;
 
 pub use delete::{Deleted, Deletion, delete_by_key, delete_by_parent};
 pub use error::{LoadError, Place};
-pub use find::{Figures, column_map, figures, living_keys, read_table, select, still_referenced};
+pub use find::{
+    Figures, column_map, figures, keys_of_parents, living_keys, living_rows, partition_values, read_table, select,
+    still_referenced, unreferenced,
+};
 pub use merge::{Merged, Suppress, merge};
 pub use shape::{Found, Relaid, bring_forward, layout_found, relay};
 pub use spill::{PendingPartition, Runs, Spill, Ticket};

@@ -20,6 +20,8 @@ pub enum CommitKind {
     Increment,
     /// A complete listing.
     Listing,
+    /// Children of parents that changed, or whose turn it was.
+    Children,
     /// `--from/--to`: planning ignores what it covered.
     Backfill,
     /// The table was laid anew, or brought forward to a newer catalogue.
@@ -53,6 +55,21 @@ pub struct PartitionFigures {
     pub version: Option<Version>,
 }
 
+/// How far the parents of a table of children were read; when each was stands in the ledger.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ParentsRead {
+    /// When the last run began that read a whole share of the parents that did not change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reconciled: Option<Timestamp>,
+    /// Changed parents that were left for the next run.
+    pub left: u64,
+    /// When that living parent was read whose read is the longest ago.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stalest: Option<Timestamp>,
+    /// Requests that children of a parent cost, in thousandths: what a plan reckons with.
+    pub milli_requests: u64,
+}
+
 /// The newest commit of a resource is the whole truth about it: each is cumulative.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Commit {
@@ -76,6 +93,9 @@ pub struct Commit {
     /// The tables taken out of this one that were read along: one that is missing here has fallen behind.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub along: BTreeSet<ResourceName>,
+    /// Of children: how far their parents were read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parents: Option<ParentsRead>,
     /// What a backfill read; informative.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backfilled: Option<Window>,
@@ -95,6 +115,7 @@ impl Commit {
             schema,
             partitions: BTreeMap::new(),
             along: BTreeSet::new(),
+            parents: None,
             backfilled: None,
         }
     }

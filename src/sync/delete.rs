@@ -19,32 +19,56 @@ pub(super) type Touched = BTreeMap<ResourceName, Deleted>;
 pub(super) async fn apply(run: &TenantRun, feed: &Resource, deletions: &[Deletion]) -> Result<Touched, SyncError> {
     let mut touched = Touched::new();
     let Mode::Tombstones { of, .. } = &feed.mode else { return Ok(touched) };
-    let provider = &run.config().provider;
-    let Some(target) = provider.resource(of.as_str()) else { return Ok(touched) };
+    let Some(target) = run.config().provider.resource(of.as_str()) else { return Ok(touched) };
     if deletions.is_empty() || run.commit_of(of).await?.is_none() {
         return Ok(touched);
     }
     let on = run.config().tenant(&run.tenant).on_delete;
     let table = run.config().table(target)?;
-    for child in &provider.resources {
-        let Mode::Extracted { from, field } = &child.mode else { continue };
-        if from != of || run.commit_of(&child.name).await?.is_none() {
-            continue;
-        }
-        let children = run.config().table(child)?;
-        let deleted = if child.parent.is_some() {
-            load::delete_by_parent(&run.lake, &run.lease, &children, deletions, on, None).await?
-        } else {
-            let shared = orphans(run, target, &table, field, deletions).await?;
-            load::delete_by_key(&run.lake, &run.lease, &children, &shared, on, None).await?
-        };
-        record(run, &child.name, &children, &deleted).await?;
-        touched.insert(child.name.clone(), deleted);
-    }
+    follow(run, target, deletions, &mut touched).await?;
     let deleted = load::delete_by_key(&run.lake, &run.lease, &table, deletions, on, None).await?;
     record(run, of, &table, &deleted).await?;
     touched.insert(of.clone(), deleted);
     Ok(touched)
+}
+
+/// What belongs to deleted rows of `parent` goes before them: what was taken out of them, their children, and theirs.
+pub(super) async fn follow(
+    run: &TenantRun,
+    parent: &Resource,
+    deletions: &[Deletion],
+    touched: &mut Touched,
+) -> Result<(), SyncError> {
+    let provider = &run.config().provider;
+    let on = run.config().tenant(&run.tenant).on_delete;
+    let table = run.config().table(parent)?;
+    for child in &provider.resources {
+        if child.mode.parent() != Some(&parent.name) || run.commit_of(&child.name).await?.is_none() {
+            continue;
+        }
+        let children = run.config().table(child)?;
+        if provider.resources.iter().any(|r| r.mode.parent() == Some(&child.name)) && children.by_parent {
+            let gone = load::keys_of_parents(&run.lake, &children, deletions).await?;
+            Box::pin(follow(run, child, &gone, touched)).await?;
+        }
+        let deleted = match &child.mode {
+            Mode::Extracted { field, .. } if child.parent.is_none() => {
+                let shared = orphans(run, parent, &table, field, deletions).await?;
+                load::delete_by_key(&run.lake, &run.lease, &children, &shared, on, None).await?
+            }
+            _ if children.by_parent => {
+                load::delete_by_parent(&run.lake, &run.lease, &children, deletions, on, None).await?
+            }
+            // One row a parent, by the parent's key.
+            _ => load::delete_by_key(&run.lake, &run.lease, &children, deletions, on, None).await?,
+        };
+        record(run, &child.name, &children, &deleted).await?;
+        let so_far = touched.entry(child.name.clone()).or_default();
+        so_far.rows += deleted.rows;
+        so_far.partitions_scanned += deleted.partitions_scanned;
+        so_far.rewritten.extend(deleted.rewritten);
+    }
+    Ok(())
 }
 
 /// Shared things (contacts) to which only deleted records refer.

@@ -15,16 +15,17 @@ use arrow::datatypes::{Int8Type, TimestampMicrosecondType};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::{Chosen, Done, SyncError, TenantRun, fail};
-use crate::catalog::{Mode, PartitionValue, Resource, Table};
+use super::{Chosen, Done, SyncError, TenantRun, delete, drift_counts, fail};
+use crate::catalog::{Mode, OnDelete, PartitionValue, Resource, Table};
 use crate::clock::Timestamp;
 use crate::extract::{self, Decoded, ExtractError, Pager};
 use crate::http::Priority;
 use crate::load::{self, Deletion, KEY_SEPARATOR, Lake, LoadError, Merged, Runs, Spill, Suppress, Ticket};
 use crate::plan::{Active, Filter, Splitter, Wish, Work, certain};
-use crate::report::{DriftCount, Failure, Outcome, ResourceReport};
+use crate::names::ResourceName;
+use crate::report::{Failure, Outcome, ResourceReport};
 use crate::state::{Commit, CommitKind, Entry, PartitionFigures, Window};
-use crate::transform::{Decoder, Drift, KIND, KIND_READ, Page};
+use crate::transform::{Decoder, Drift, KIND, KIND_READ, Page, Rejected};
 
 /// Finished rows are merged at the latest after so long: a killed run loses no more than this and the windows under way.
 const FLUSH_EVERY: Duration = Duration::from_secs(30);
@@ -246,7 +247,13 @@ impl Group {
 
     fn query(&self, job: &Job) -> (Vec<(String, String)>, Vec<String>) {
         let expands = self.chosen.expands.clone();
-        let Some(read) = job.read else { return (Vec::new(), expands) };
+        let Some(read) = job.read else {
+            // A listing that shows only the last days unless told otherwise is asked for all there ever was.
+            let all = self.chosen.resource.span.as_ref().map(|s| {
+                vec![(s.start.clone(), "0".to_owned()), (s.end.clone(), job.cover.to.ms().max(0).to_string())]
+            });
+            return (all.unwrap_or_default(), expands);
+        };
         match (&self.chosen.resource.mode, job.filter) {
             (Mode::Incremental { load: Some(filter), .. }, Filter::Created) => (extract::bounds(filter, read), expands),
             (Mode::Incremental { cursor, bare, .. }, Filter::Updated) => {
@@ -465,16 +472,11 @@ impl Group {
                     self.deletions.push(Deletion { key, at: at.unwrap_or(seen_at) });
                 }
             }
-            Mode::Incremental { .. } | Mode::Extracted { .. } => {}
+            Mode::Incremental { .. } | Mode::Extracted { .. } | Mode::Children { .. } => {}
         }
         for rejected in page.rejected {
             self.quarantined += 1;
-            let (run, name) = (&self.run, &self.chosen.resource.name);
-            tracing::warn!(resource = %name, why = %rejected.why, "a record goes to quarantine");
-            let place = format!("quarantine/{}/{name}/{}/{}", run.tenant, run.run, self.quarantined);
-            let sealed = run.auth.vault().seal(&place, &rejected.raw)?;
-            let text = serde_json::to_vec(&sealed).unwrap_or_default();
-            run.state.quarantine(&run.tenant, name, run.run, self.quarantined, text.into()).await?;
+            keep_rejected(&self.run, &self.chosen.resource.name, self.quarantined, rejected).await?;
         }
         self.parts[0].spill.add(job, &page.rows, seen_at, seq)?;
         for (name, rows) in page.extracted {
@@ -608,15 +610,20 @@ impl Group {
         if absent.is_empty() {
             return Ok(());
         }
-        if absent.len() > FEW_ABSENT && absent.len() * 5 > living.len() && !run.options.allow_mass_delete {
+        // A record without a key is another one when anything of it changes: what counts is how many there are.
+        let keyless = resource.content_key.is_some();
+        let vanished = if keyless { living.len().saturating_sub(self.present.len()) } else { absent.len() };
+        if vanished > FEW_ABSENT && vanished * 5 > living.len() && !run.options.allow_mass_delete {
             return Err(SyncError::MassDelete {
                 tenant: run.tenant.clone(),
                 resource: resource.name.clone(),
-                absent: absent.len(),
+                absent: vanished,
                 rows: living.len(),
             });
         }
         match &resource.item {
+            // Nothing of a former record is left by which it could be asked for.
+            _ if keyless => {}
             Some(item) => {
                 let (mut gone, asked) = (Vec::new(), absent.len());
                 for id in absent {
@@ -640,7 +647,8 @@ impl Group {
             }
             None => {
                 let mut decoder = Decoder::new(&resource, &[]);
-                let mut pager = Pager::new(&run.session, &resource, Vec::new(), &[]);
+                let whole = Job { id: 0, filter: Filter::Whole, read: None, cover: Window::new(None, run.bound) };
+                let mut pager = Pager::new(&run.session, &resource, self.query(&whole).0, &[]);
                 let mut again = BTreeSet::new();
                 loop {
                     let next = pager.next(FIRST, |body| {
@@ -662,7 +670,8 @@ impl Group {
         }
         let at = run.world.clock.now();
         let deletions: Vec<Deletion> = absent.into_iter().map(|key| Deletion { key, at }).collect();
-        let on = run.config().tenant(&run.tenant).on_delete;
+        let on = if keyless { OnDelete::Remove } else { run.config().tenant(&run.tenant).on_delete };
+        delete::follow(&run, &resource, &deletions, &mut BTreeMap::new()).await?;
         let deleted = load::delete_by_key(&run.lake, &run.lease, &table, &deletions, on, None).await?;
         self.parts[0].report.deleted += deleted.rows;
         self.parts[0].report.partitions_rewritten += deleted.rewritten.len() as u64;
@@ -674,6 +683,40 @@ impl Group {
             note(&mut self.parts[0].partitions, table.layout.folder(*value), figures);
         }
         self.commit().await
+    }
+
+    /// A record may come to refer to another shared thing than before (a contact that was merged into another): the former
+    /// one goes when nothing living refers to it any more. Looked for only when records changed.
+    pub(super) async fn forget_orphans(&mut self) -> Result<(), SyncError> {
+        let run = self.run.clone();
+        if self.parts[0].report.updated == 0 || !self.commit.load_done {
+            return Ok(());
+        }
+        let carrier = self.parts[0].table.clone();
+        let at = run.session.provider_now().unwrap_or_else(|| run.world.clock.now());
+        let on = run.config().tenant(&run.tenant).on_delete;
+        for i in 1..self.parts.len() {
+            let part = &self.parts[i];
+            let Mode::Extracted { field, .. } = &part.resource.mode else { continue };
+            let column = self.chosen.resource.columns.iter().find(|c| c.source == *field);
+            let Some(column) = column.filter(|_| part.resource.parent.is_none()) else { continue };
+            let orphans = load::unreferenced(&run.lake, &part.table, &carrier, &column.name).await?;
+            let deletions: Vec<Deletion> = orphans.into_iter().map(|key| Deletion { key, at }).collect();
+            let deleted = load::delete_by_key(&run.lake, &run.lease, &part.table, &deletions, on, None).await?;
+            if deleted.rewritten.is_empty() {
+                continue;
+            }
+            let part = &mut self.parts[i];
+            part.report.deleted += deleted.rows;
+            part.report.partitions_rewritten += deleted.rewritten.len() as u64;
+            part.touched = true;
+            for (value, m) in deleted.rewritten {
+                let figures = PartitionFigures { rows: m.rows, living: m.living, version: m.version };
+                note(&mut part.partitions, part.table.layout.folder(value), figures);
+            }
+            self.commit().await?;
+        }
+        Ok(())
     }
 
     /// The reports of all its tables.
@@ -691,16 +734,7 @@ impl Group {
         };
         self.parts[0].report.notes.extend(self.skipped.take());
         let mut failure = self.failure;
-        let drift: Vec<DriftCount> = self
-            .drift
-            .iter()
-            .map(|(place, found, kind, count)| DriftCount {
-                place: place.into(),
-                kind: kind.to_string(),
-                found: found.to_string(),
-                count,
-            })
-            .collect();
+        let drift = drift_counts(&self.drift);
         let mut all = Vec::new();
         for (i, part) in self.parts.into_iter().enumerate() {
             let mut report = part.report;
@@ -716,6 +750,20 @@ impl Group {
         }
         all
     }
+}
+
+/// Seals a record that could not be decoded, the `n`th of its resource in this run.
+pub(super) async fn keep_rejected(
+    run: &TenantRun,
+    name: &ResourceName,
+    n: u64,
+    rejected: Rejected,
+) -> Result<(), SyncError> {
+    tracing::warn!(resource = %name, why = %rejected.why, "a record goes to quarantine");
+    let place = format!("quarantine/{}/{name}/{}/{n}", run.tenant, run.run);
+    let sealed = run.auth.vault().seal(&place, &rejected.raw)?;
+    let text = serde_json::to_vec(&sealed).unwrap_or_default();
+    Ok(run.state.quarantine(&run.tenant, name, run.run, n, text.into()).await?)
 }
 
 async fn flush(

@@ -3,8 +3,10 @@
 //! Tenants run side by side, each under its lease; inside a tenant all resources run side by side behind one gate, then the
 //! feeds of deletions, then the deletions themselves. Data is always durable before the commit that speaks of it.
 
+mod children;
 mod delete;
 mod group;
+pub mod ledger;
 mod verdict;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -17,17 +19,19 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::{Auth, AuthError, Grant, Session, Standing};
-use crate::catalog::{Mode, Resource};
+use crate::catalog::{ByDefault, Mode, Resource};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, ConfigError};
 use crate::extract::ExtractError;
 use crate::load::{self, Lake, LoadError, Suppress};
 use crate::names::{ResourceName, RunId, Tenant};
 use crate::plan::{self, Wish, Work};
-use crate::report::{ExitCode, Failure, Outcome, Progress, Report, ResourceReport, TenantReport};
+use crate::report::{DriftCount, ExitCode, Failure, Outcome, Progress, Report, ResourceReport, TenantReport};
 use crate::state::{Commit, Entry, Lease, State, StateError, Window};
 use crate::store::Store;
+use crate::transform::Drift;
 
+use children::Children;
 use group::Group;
 pub use verdict::{code, refusal, unanswered};
 
@@ -98,6 +102,28 @@ pub enum SyncError {
         absent: usize,
         /// Living rows.
         rows: usize,
+    },
+    /// Some parents' children could not be read.
+    #[error(
+        "tenant {tenant}: the children of {failed} of {due} parents of {resource} could not be read\nhint: they stay due, and the next run asks again; the log says why each failed"
+    )]
+    Parents {
+        /// The tenant.
+        tenant: Tenant,
+        /// The resource of children.
+        resource: ResourceName,
+        /// Parents that failed.
+        failed: u64,
+        /// Parents that were due.
+        due: u64,
+    },
+    /// Rows of ours that do not make a batch: a bug.
+    #[error("rows of {what} do not make a batch: {why}\nhint: this is a bug of hirelake; please report it")]
+    Rows {
+        /// Whose.
+        what: String,
+        /// Why.
+        why: String,
     },
     /// A task died: a bug.
     #[error("a task of tenant {tenant} died\nhint: this is a bug of hirelake; please report it with the log")]
@@ -371,7 +397,8 @@ impl TenantJob {
     }
 
     async fn held(self, lease: Arc<Lease>, report: &mut TenantReport) -> Result<(), SyncError> {
-        let swept = self.world.lake.owned_by(self.tenant.as_str()).sweep_staging()?;
+        let swept = self.world.lake.owned_by(self.tenant.as_str()).sweep_staging()?
+            + self.world.state.owned_by(self.tenant.as_str()).sweep_staging()?;
         if swept > 0 {
             tracing::info!(swept, "removed staged files of a killed run");
         }
@@ -522,6 +549,11 @@ impl TenantRun {
         };
         let mut chosen = Vec::new();
         for r in enabled.iter().filter(|r| !matches!(r.mode, Mode::Extracted { .. }) && wished(r)) {
+            // What nobody named and the consent did not ask for is read where it happens to be granted, and else not missed.
+            let known = |s: &str| self.session.knows_scope(s);
+            if r.default == ByDefault::Granted && !named && !r.scope.as_deref().is_some_and(known) {
+                continue;
+            }
             if let Some(scope) = r.scope.as_deref().filter(|s| !self.session.has_scope(s)) {
                 missing(r, scope);
                 continue;
@@ -559,6 +591,8 @@ impl TenantRun {
         // Before anything is touched: the whole lake cuts each table one way, the configured one.
         let tables = chosen.iter().flat_map(|c| std::iter::once(&c.resource).chain(&c.extract));
         futures::future::try_join_all(tables.map(|r| self.one_layout(r))).await?;
+        let (children, chosen): (Vec<_>, Vec<_>) =
+            chosen.into_iter().partition(|c| matches!(c.resource.mode, Mode::Children { .. }));
         let (feeds, listings): (Vec<_>, Vec<_>) =
             chosen.into_iter().partition(|c| matches!(c.resource.mode, Mode::Tombstones { .. }));
 
@@ -589,7 +623,47 @@ impl TenantRun {
             };
             self.note(done, report);
         }
+        // Children last: by now it is known whose parents changed, and who is not asked for any more.
+        self.all_children(children, report).await
+    }
+
+    /// Children of one generation side by side, those of children after their parents.
+    async fn all_children(
+        self: &Arc<Self>,
+        mut left: Vec<Chosen>,
+        report: &mut TenantReport,
+    ) -> Result<(), SyncError> {
+        while !left.is_empty() {
+            let names: Vec<ResourceName> = left.iter().map(|c| c.resource.name.clone()).collect();
+            let waits = |c: &Chosen| c.resource.mode.parent().is_some_and(|p| names.contains(p));
+            let (later, now): (Vec<_>, Vec<_>) = left.into_iter().partition(waits);
+            let mut running = JoinSet::new();
+            for c in now {
+                let run = self.clone();
+                running.spawn(async move { run.children(c).await });
+            }
+            self.gather(running, report).await?;
+            left = later;
+        }
         Ok(())
+    }
+
+    async fn children(self: Arc<Self>, chosen: Chosen) -> Vec<Done> {
+        let resource = chosen.resource;
+        let carrier = resource.mode.parent().and_then(|p| self.config().provider.resource(p.as_str())).cloned();
+        let Some(carrier) = carrier else { return Vec::new() };
+        if self.world.stop.is_cancelled() {
+            let mode = resource.mode.word().into();
+            let report = ResourceReport { outcome: Outcome::Stopped, mode, ..ResourceReport::default() };
+            return vec![Done { resource: resource.name, report, failure: None }];
+        }
+        match Children::open(self, resource.clone(), carrier).await {
+            Ok(mut children) => {
+                let outcome = children.work().await;
+                children.end(outcome.err())
+            }
+            Err(e) => vec![Done::failed(&resource, &e)],
+        }
     }
 
     /// Applies a feed's deletions, and only then commits the feed.
@@ -649,6 +723,9 @@ impl TenantRun {
         if listed && group.resource().mode == Mode::Full && group.is_complete() && group.is_clean() {
             group.absences().await?;
         }
+        if group.is_complete() {
+            group.forget_orphans().await?;
+        }
         Ok(())
     }
 
@@ -676,6 +753,7 @@ impl TenantRun {
     async fn suppressed(&self, resource: &Resource) -> Result<Suppress, SyncError> {
         let parent = match &resource.mode {
             Mode::Extracted { from, .. } if resource.parent.is_some() => Some(from),
+            Mode::Children { from, .. } => Some(from),
             _ => None,
         };
         let mut maps = [HashMap::new(), HashMap::new()];
@@ -730,6 +808,13 @@ impl TenantRun {
     }
 }
 
+fn drift_counts(drift: &Drift) -> Vec<DriftCount> {
+    let one = |(place, found, kind, count): (&str, crate::transform::JsonType, crate::transform::DriftKind, u64)| {
+        DriftCount { place: place.into(), kind: kind.to_string(), found: found.to_string(), count }
+    };
+    drift.iter().map(one).collect()
+}
+
 /// What came of one table.
 struct Done {
     resource: ResourceName,
@@ -778,8 +863,10 @@ pub async fn preview(world: &World, options: &Options) -> Result<Vec<Preview>, S
             let mut line = |mode, window: String| {
                 all.push(Preview { tenant: tenant.clone(), resource: resource.name.clone(), mode, window });
             };
-            if let Mode::Extracted { from, .. } = &resource.mode {
-                line("extracted", format!("with {from}"));
+            match &resource.mode {
+                Mode::Extracted { from, .. } => line("extracted", format!("with {from}")),
+                Mode::Children { from, .. } => line("children", format!("of {from} that changed")),
+                _ => {}
             }
             for work in plan::due(resource, last.as_ref().map(|l| &l.body), bound, world.config.overlap, wish) {
                 match &work {

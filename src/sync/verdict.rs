@@ -35,8 +35,8 @@ pub fn code(error: &SyncError) -> ExitCode {
         SyncError::State(e) => state(e),
         SyncError::Store(_) => ExitCode::Storage,
         SyncError::Vault(_) => ExitCode::Configuration,
-        SyncError::NotGranted { .. } | SyncError::MassDelete { .. } => ExitCode::Partial,
-        SyncError::Died { .. } => ExitCode::Bug,
+        SyncError::NotGranted { .. } | SyncError::MassDelete { .. } | SyncError::Parents { .. } => ExitCode::Partial,
+        SyncError::Died { .. } | SyncError::Rows { .. } => ExitCode::Bug,
     }
 }
 

@@ -13,16 +13,18 @@ mod page;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, Int8Array, StringBuilder, UInt32Array};
+use arrow::array::{Array, ArrayRef, Int8Array, StringBuilder, UInt32Array, new_null_array};
 use arrow::compute::kernels::cmp::distinct;
 use arrow::compute::take;
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use serde_json::value::RawValue;
+use sha2::{Digest as _, Sha256};
 
 use crate::catalog::{Column, ColumnType, Mode, Paging, Resource, SYSTEM_COLUMNS, schema};
 use crate::names::ResourceName;
@@ -51,6 +53,27 @@ pub struct Decoder {
     /// For each column of the table the child that takes its objects.
     child_of: Vec<Option<usize>>,
     names: Names,
+    /// Of children that are asked for parent by parent: columns filled from the parent, as (own, the parent's by name).
+    from_parent: Vec<(usize, String)>,
+    /// Of records without a key: how often each content came in this listing.
+    contents: Option<Contents>,
+}
+
+/// A parent whose children are decoded: one row of a batch of the parent's table, by that table's column names.
+#[derive(Clone, Copy)]
+pub struct Parent<'a> {
+    /// The batch; it has the columns of [`Decoder::parent_columns`].
+    pub batch: &'a RecordBatch,
+    /// The row.
+    pub row: u32,
+}
+
+/// Makes keys of contents: equal records of one listing get one number after the other.
+#[derive(Debug, Default)]
+struct Contents {
+    /// The wire name of the key.
+    source: String,
+    seen: HashMap<u128, u32>,
 }
 
 /// What one table needs, apart from its builders.
@@ -87,7 +110,10 @@ impl Plan {
         Self {
             fields: declared,
             schema: Arc::new(Schema::new(fields)),
-            keys: resource.key.iter().filter_map(|k| resource.columns.iter().position(|c| c.name == *k)).collect(),
+            // What is filled from the parent need not stand in the record.
+            keys: (resource.key.iter())
+                .filter_map(|k| resource.columns.iter().position(|c| c.name == *k && c.from_parent.is_none()))
+                .collect(),
             keep_extra: resource.keep_extra,
             columns: resource.columns.clone(),
         }
@@ -226,23 +252,77 @@ impl Decoder {
                 filled: filled.filter_map(|(i, c)| Some((i, place(c.from_parent.as_deref()?)?))).collect(),
             });
         }
-        let path = || resource.records.split('.').map(str::to_owned).collect();
+        let path = || resource.records.split('.').filter(|k| !k.is_empty()).map(str::to_owned).collect();
         let names = match &resource.paging {
             Paging::Token { next, more, .. } => {
                 Names { records: path(), next: Some(next.clone()), more: Some(more.clone()) }
             }
             Paging::Single => Names { records: path(), next: None, more: None },
         };
-        Self { table: Plan::new(resource, false), children, child_of, names }
+        let contents = resource.content_key.as_ref().and_then(|key| resource.column(key));
+        Self {
+            table: Plan::new(resource, false),
+            children,
+            child_of,
+            names,
+            from_parent: Vec::new(),
+            contents: contents.map(|c| Contents { source: c.source.clone(), seen: HashMap::new() }),
+        }
     }
 
-    /// Decodes the body of a page.
+    /// A decoder of `resource`, whose pages are asked for parent by parent; `carrier` is the parents' resource.
+    #[must_use]
+    pub fn of_children(resource: &Resource, carrier: &Resource) -> Self {
+        let name = |source: &str| carrier.columns.iter().find(|c| c.source == source).map(|c| c.name.clone());
+        let filled = resource.columns.iter().enumerate();
+        let from_parent = filled.filter_map(|(i, c)| Some((i, name(c.from_parent.as_deref()?)?))).collect();
+        Self { table: Plan::new(resource, true), from_parent, ..Self::new(resource, &[]) }
+    }
+
+    /// The parent's columns (by table name) that the children's rows are filled from.
+    pub fn parent_columns(&self) -> impl Iterator<Item = &str> {
+        self.from_parent.iter().map(|(_, name)| name.as_str())
+    }
+
+    /// Decodes a page of one parent's children; its rows end with [`KIND`].
     ///
     /// # Errors
     ///
-    /// [`PageError`] when the body is not a page; a bad record is not an error, but in [`Page::rejected`].
-    pub fn page(&mut self, body: &[u8]) -> Result<Page, PageError> {
-        let text = std::str::from_utf8(body).map_err(|e| {
+    /// As [`Decoder::page`].
+    pub fn children_of(&mut self, parent: Parent<'_>, body: &[u8]) -> Result<Page, PageError> {
+        let text = self.text(body)?;
+        let mut build = self.build(false, ROWS);
+        if !self.names.records.is_empty()
+            && let Ok(envelope) = page::fast(&self.names, text, &mut build)
+        {
+            return self.finish(build, envelope, Vec::new(), Some(parent));
+        }
+        drop(build);
+        self.slow(text, Some(parent))
+    }
+
+    /// The row that says of a parent that its children were read: [`KIND_READ`], without a key.
+    ///
+    /// # Errors
+    ///
+    /// [`PageError::Columns`] when the parent lacks a column.
+    pub fn read_marker(&self, parent: Parent<'_>) -> Result<RecordBatch, PageError> {
+        let mut columns: Vec<ArrayRef> =
+            self.table.schema.fields().iter().map(|f| new_null_array(f.data_type(), 1)).collect();
+        let row = UInt32Array::from(vec![parent.row]);
+        for (own, name) in &self.from_parent {
+            if let (Some(place), Some(value)) = (columns.get_mut(own + 1), parent.batch.column_by_name(name)) {
+                *place = take(value, &row, None).map_err(PageError::Columns)?;
+            }
+        }
+        if let Some(kind) = columns.last_mut() {
+            *kind = Arc::new(Int8Array::from(vec![KIND_READ]));
+        }
+        batch(&self.table.schema, columns).map_err(PageError::Columns)
+    }
+
+    fn text<'t>(&self, body: &'t [u8]) -> Result<&'t str, PageError> {
+        std::str::from_utf8(body).map_err(|e| {
             let before = &body[..e.valid_up_to()];
             let start = before.iter().rposition(|b| *b == b'\n').map_or(0, |i| i + 1);
             let line = 1 + before.iter().filter(|b| **b == b'\n').count();
@@ -252,13 +332,25 @@ impl Decoder {
                 column: before.len() - start + 1,
                 bytes: body.len(),
             }
-        })?;
+        })
+    }
+
+    /// Decodes the body of a page.
+    ///
+    /// # Errors
+    ///
+    /// [`PageError`] when the body is not a page; a bad record is not an error, but in [`Page::rejected`].
+    pub fn page(&mut self, body: &[u8]) -> Result<Page, PageError> {
+        let text = self.text(body)?;
         let mut build = self.build(false, ROWS);
-        if let Ok(envelope) = page::fast(&self.names, text, &mut build) {
-            return self.finish(build, envelope, Vec::new());
+        if self.contents.is_none()
+            && !self.names.records.is_empty()
+            && let Ok(envelope) = page::fast(&self.names, text, &mut build)
+        {
+            return self.finish(build, envelope, Vec::new(), None);
         }
         drop(build);
-        self.slow(text)
+        self.slow(text, None)
     }
 
     fn build(&self, exact: bool, rows: usize) -> Build<'_> {
@@ -274,8 +366,21 @@ impl Decoder {
     }
 
     /// Record by record. Each is tried on builders that may be spoiled before it touches those that are kept.
-    fn slow(&self, text: &str) -> Result<Page, PageError> {
+    fn slow(&mut self, text: &str, parent: Option<Parent<'_>>) -> Result<Page, PageError> {
         let (envelope, records) = page::split(&self.names, text)?;
+        let mut contents = self.contents.take();
+        let page = self.one_by_one(envelope, &records, parent, contents.as_mut());
+        self.contents = contents;
+        page
+    }
+
+    fn one_by_one(
+        &self,
+        envelope: Envelope,
+        records: &[&RawValue],
+        parent: Option<Parent<'_>>,
+        mut contents: Option<&mut Contents>,
+    ) -> Result<Page, PageError> {
         let mut kept = self.build(true, ROWS);
         let mut tried = self.build(true, 1);
         let mut rejected = Vec::new();
@@ -286,23 +391,43 @@ impl Decoder {
                 reject(RejectReason::NotAnObject, record);
                 continue;
             }
-            if page::record(record.get(), &mut tried).is_err() {
+            let keyed = contents.as_mut().and_then(|c| c.keyed(record.get()));
+            let text = keyed.as_deref().unwrap_or(record.get());
+            if page::record(text, &mut tried).is_err() {
                 reject(tried.ctx.refused.unwrap_or(RejectReason::Undecodable), record);
                 tried = self.build(true, 1);
                 continue;
             }
-            if page::record(record.get(), &mut kept).is_err() {
+            if page::record(text, &mut kept).is_err() {
                 // The same input took the same path a moment ago.
                 return Err(PageError::NotAPage { what: "a record was read in two ways".to_owned() });
             }
         }
-        self.finish(kept, envelope, rejected)
+        self.finish(kept, envelope, rejected, parent)
     }
 
-    fn finish(&self, build: Build<'_>, envelope: Envelope, rejected: Vec<Rejected>) -> Result<Page, PageError> {
+    fn finish(
+        &self,
+        build: Build<'_>,
+        envelope: Envelope,
+        rejected: Vec<Rejected>,
+        parent: Option<Parent<'_>>,
+    ) -> Result<Page, PageError> {
         let Build { rows, mut ctx } = build;
         let records = rows.len as usize + rejected.len();
-        let (extra, columns) = arrays(rows).map_err(PageError::Columns)?;
+        let (mut extra, mut columns) = arrays(rows).map_err(PageError::Columns)?;
+        if let Some(parent) = parent {
+            let rows = UInt32Array::from(vec![parent.row; extra.len()]);
+            for (own, name) in &self.from_parent {
+                let value = parent.batch.column_by_name(name);
+                let filled = value.map(|v| take(v, &rows, None)).transpose().map_err(PageError::Columns)?;
+                if let (Some(filled), Some(place)) = (filled, columns.get_mut(*own)) {
+                    extra = self.table.fill(*own, filled, place, &extra, "", &mut ctx.drift).map_err(PageError::Columns)?;
+                }
+            }
+            let kinds = Int8Array::from(vec![KIND_ROW; extra.len()]);
+            columns.push(Arc::new(kinds));
+        }
         let mut extracted = Vec::with_capacity(self.children.len());
         for (plan, child) in self.children.iter().zip(ctx.children) {
             let Some(child) = child else { continue };
@@ -336,11 +461,7 @@ impl ChildPlan {
         for (own, from) in &self.filled {
             let (Some(column), Some(record)) = (columns.get_mut(*own), records.get(*from)) else { continue };
             let taken = take(record, &parents, None)?;
-            let own_values = std::mem::replace(column, taken);
-            // What the child itself said under that name is kept where it says something else.
-            if own_values.null_count() < own_values.len() && self.table.keep_extra {
-                extra = self.contradictions(*own, &own_values, column, &extra, drift)?;
-            }
+            extra = self.table.fill(*own, taken, column, &extra, &self.prefix, drift)?;
         }
         let mut all = vec![extra];
         all.extend(columns);
@@ -349,6 +470,26 @@ impl ChildPlan {
         }
         batch(&self.table.schema, all)
     }
+}
+
+impl Plan {
+    /// Puts what comes from the parent into a column. What the child itself said under that name is kept where it says
+    /// something else. Gives the rows' `_extra`.
+    fn fill(
+        &self,
+        own: usize,
+        taken: ArrayRef,
+        column: &mut ArrayRef,
+        extra: &ArrayRef,
+        prefix: &str,
+        drift: &mut Drift,
+    ) -> Result<ArrayRef, ArrowError> {
+        let own_values = std::mem::replace(column, taken);
+        if own_values.null_count() < own_values.len() && self.keep_extra {
+            return self.contradictions(own, &own_values, column, extra, prefix, drift);
+        }
+        Ok(Arc::clone(extra))
+    }
 
     fn contradictions(
         &self,
@@ -356,6 +497,7 @@ impl ChildPlan {
         own: &ArrayRef,
         taken: &ArrayRef,
         extra: &ArrayRef,
+        prefix: &str,
         drift: &mut Drift,
     ) -> Result<ArrayRef, ArrowError> {
         let differs = distinct(own, taken)?;
@@ -370,9 +512,9 @@ impl ChildPlan {
             let there = texts.is_valid(i).then(|| texts.value(i));
             if own.is_valid(i) && differs.value(i) {
                 let mut object = there.and_then(|t| t.strip_suffix('}')).unwrap_or_default().to_owned();
-                let source = &self.table.columns[column].source;
+                let source = &self.columns[column].source;
                 let value = json_of(own, i);
-                Extra::at(source, value, Some(DriftKind::Misfit)).put(&self.prefix, drift, &mut object);
+                Extra::at(source, value, Some(DriftKind::Misfit)).put(prefix, drift, &mut object);
                 object.push('}');
                 rebuilt.append_value(object);
             } else {
@@ -380,6 +522,24 @@ impl ChildPlan {
             }
         }
         Ok(Arc::new(rebuilt.finish()))
+    }
+}
+
+impl Contents {
+    /// The record with a key that its content makes: equal ones differ by their number in the listing.
+    fn keyed(&mut self, record: &str) -> Option<String> {
+        // Another order of fields or other blanks are the same content.
+        let content = serde_json::from_str::<serde_json::Value>(record).ok()?.to_string();
+        let digest = Sha256::digest(content);
+        let hash = digest.iter().take(16).fold(0_u128, |h, b| h << 8 | u128::from(*b));
+        let seen = self.seen.entry(hash).or_default();
+        *seen += 1;
+        let rest = record.trim_start().strip_prefix('{')?;
+        let comma = if rest.trim_start().starts_with('}') { "" } else { "," };
+        let mut keyed = String::from("{");
+        push_string(&mut keyed, &self.source);
+        keyed.push_str(&format!(":\"{hash:032x}-{seen}\"{comma}{rest}"));
+        Some(keyed)
     }
 }
 

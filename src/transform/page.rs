@@ -11,7 +11,7 @@ use super::{Build, PageError};
 /// The keys of the envelope.
 #[derive(Debug)]
 pub(super) struct Names {
-    /// Where the records stand: keys from the outside in, at least one.
+    /// Where the records stand: keys from the outside in; none when the body itself is the one record.
     pub(super) records: Vec<String>,
     pub(super) next: Option<String>,
     pub(super) more: Option<String>,
@@ -58,6 +58,12 @@ pub(super) fn split<'t>(names: &Names, text: &'t str) -> Result<(Envelope, Vec<&
     };
     let not_a_page = |what: String| Err(PageError::NotAPage { what });
     let body: &RawValue = serde_json::from_str(text).map_err(|e| not_json(&e))?;
+    if names.records.is_empty() {
+        return match body.get().starts_with('{') {
+            true => Ok((Envelope::default(), vec![body])),
+            false => not_a_page("it is no object".to_owned()),
+        };
+    }
     if body.get().starts_with('[') {
         let records = serde_json::from_str(text).map_err(|e| not_json(&e))?;
         return Ok((Envelope::default(), records));

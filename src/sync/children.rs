@@ -1,0 +1,541 @@
+//! Children that are asked for parent by parent: those of parents that changed, then a night's share of the others.
+//!
+//! A parent is read whole before anything of it counts; its rows replace those that the lake has. Rows are merged in batches,
+//! then the ledger that says when each parent was read, then the commit: a run that is killed reads a few parents again, and
+//! none is forgotten.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use tokio::task::JoinSet;
+
+use super::group::{figures, keep_rejected, note};
+use super::ledger::{Due, Ledger, Reads, Terms, Turn, Turns, Why, due};
+use super::{Done, SyncError, TenantRun, drift_counts, fail};
+use crate::auth::AuthError;
+use crate::catalog::{Mode, PartitionValue, Resource, Skip, Table};
+use crate::clock::Timestamp;
+use crate::extract::{Decoded, ExtractError, Pager};
+use crate::http::Priority;
+use crate::load::{self, Lake, LoadError, Merged, Runs, Spill, Suppress, Ticket};
+use crate::report::{Failure, Outcome, ParentsReport, ResourceReport};
+use crate::state::{Commit, CommitKind, Entry, ParentsRead, PartitionFigures};
+use crate::transform::{Decoder, Drift, Parent, Rejected};
+
+/// Rows wait no longer than this to be merged: a killed run reads no more than this time's parents again. A merge costs the
+/// partition and the ledger's, so it is rarer than that of windows, whose pages hold a hundred rows.
+const FLUSH_EVERY: Duration = Duration::from_secs(120);
+/// Rows and parents that are merged at once, however young.
+const FLUSH_ROWS: u64 = 50_000;
+/// Parents under way beyond those that fill the bucket: several resources share it, and each has its hiccups.
+const SPARE: usize = 2;
+/// Parents that fail one after the other, without one that does not, before the resource is given up for this run.
+const FAILURES_IN_A_ROW: u64 = 5;
+/// Refusals (403) without any answer by which the resource is taken for not granted; a single parent may be withheld.
+const REFUSALS: usize = 3;
+/// Pages of one parent: ten thousand children, which are held at once.
+const MOST_PAGES: u64 = 100;
+/// The window of the spill: a parent's rows come whole, so all of them may be merged.
+const WINDOW: u32 = 0;
+
+/// One resource of children, from plan to commit.
+pub(super) struct Children {
+    run: Arc<TenantRun>,
+    resource: Arc<Resource>,
+    carrier: Resource,
+    carrier_table: Table,
+    skip: Option<Skip>,
+    table: Arc<Table>,
+    suppress: Suppress,
+    spill: Spill,
+    ledger: Ledger,
+    reads: Spill,
+    last: Option<Entry<Commit>>,
+    commit: Commit,
+    report: ResourceReport,
+    parents: ParentsReport,
+    drift: Drift,
+    failure: Option<Failure>,
+    skipped: Option<String>,
+    complete: bool,
+    quarantined: u64,
+    /// Failures since the last answer.
+    failed_in_a_row: u64,
+    /// Parents that were refused (403) before any was answered, and what was said of the last.
+    refused: Vec<(Turn, Timestamp)>,
+    refusal: Option<(String, String)>,
+    /// Whether any parent was answered.
+    answered: bool,
+    /// Due parents that were not read yet.
+    unread: u64,
+}
+
+/// What came of one parent.
+struct Read {
+    turn: Turn,
+    requests: u64,
+    records: u64,
+    rows: Vec<RecordBatch>,
+    drift: Drift,
+    rejected: Vec<Rejected>,
+    seen_at: Option<Timestamp>,
+    end: Result<(), ExtractError>,
+}
+
+struct Flushed {
+    ledger: bool,
+    value: PartitionValue,
+    ticket: Ticket,
+    merged: Merged,
+}
+
+type Unit = (bool, Arc<Table>, Suppress, PartitionValue, Runs);
+
+impl Children {
+    pub(super) async fn open(run: Arc<TenantRun>, resource: Resource, carrier: Resource) -> Result<Self, SyncError> {
+        let Mode::Children { skip, .. } = &resource.mode else {
+            return Err(SyncError::Died { tenant: run.tenant.clone() });
+        };
+        let table = Arc::new(run.config().table(&resource)?);
+        let carrier_table = run.config().table(&carrier)?;
+        let ledger = Ledger::new(&run.world, &run.tenant, &run.lake.scratch, &resource, &carrier)?;
+        let last = run.commit_of(&resource.name).await?;
+        let empty = || Commit::empty(run.run, CommitKind::Children, table.layout.granularity, table.fingerprint());
+        let commit = last.as_ref().filter(|l| l.body.kind != CommitKind::Erased);
+        let commit = commit.map_or_else(empty, |l| Commit {
+            run: run.run,
+            kind: CommitKind::Children,
+            backfilled: None,
+            ..l.body.clone()
+        });
+        let mut spill = Spill::new(table.clone(), run.lake.scratch.join(resource.name.as_str()))?;
+        let mut reads = Spill::new(ledger.table.clone(), ledger.lake.scratch.clone())?;
+        spill.finish(WINDOW);
+        reads.finish(WINDOW);
+        Ok(Self {
+            suppress: run.suppressed(&resource).await?,
+            skip: skip.clone(),
+            report: ResourceReport { mode: resource.mode.word().into(), ..ResourceReport::default() },
+            resource: Arc::new(resource),
+            carrier,
+            carrier_table,
+            table,
+            spill,
+            ledger,
+            reads,
+            last,
+            commit,
+            parents: ParentsReport::default(),
+            drift: Drift::default(),
+            failure: None,
+            skipped: None,
+            complete: true,
+            quarantined: 0,
+            failed_in_a_row: 0,
+            refused: Vec::new(),
+            refusal: None,
+            answered: false,
+            unread: 0,
+            run,
+        })
+    }
+
+    /// Reads whose turn it is, merges and commits.
+    pub(super) async fn work(&mut self) -> Result<(), SyncError> {
+        let run = self.run.clone();
+        if self.last.is_some() && self.commit.schema != self.table.fingerprint() {
+            load::bring_forward(&run.lake, &run.lease, &self.table).await?;
+            self.commit.partitions = figures(&run.lake, &self.table).await?;
+            self.commit.schema = self.table.fingerprint();
+        }
+        // Without a commit nothing is in the lake, whatever a ledger that outlived it says.
+        let reads = match run.options.full || self.commit.parents.is_none() && self.commit.partitions.is_empty() {
+            true => Reads::none(),
+            false => self.ledger.read().await?,
+        };
+        let (carrier, carrier_table, skip) = (self.carrier.clone(), self.carrier_table.clone(), self.skip.clone());
+        let last = self.commit.parents.clone();
+        let now = run.world.clock.now();
+        let terms = Terms {
+            carrier: &carrier,
+            table: &carrier_table,
+            skip: skip.as_ref(),
+            reconcile: run.config().tenant(&run.tenant).reconcile,
+            last: last.as_ref(),
+            now,
+            overlap: run.config().overlap,
+            backfill: run.options.backfill,
+        };
+        let due = due(&run.lake, &terms, &reads).await?;
+        drop(reads);
+        self.announce(&due);
+        let whole_share = due.whole_share && run.options.backfill.is_none();
+        let settled_stalest = due.stalest;
+        let columns: Vec<String> =
+            Decoder::of_children(&self.resource, &carrier).parent_columns().map(str::to_owned).collect();
+        let mut turns = Turns::new(due, &carrier, columns.iter().map(String::as_str));
+        self.read(&mut turns, &terms).await?;
+
+        // Whoever was due and was not read is staler than all others; how stale is seen when it is due again.
+        self.parents.left = self.unread + self.parents.failed;
+        self.parents.stalest = settled_stalest.map(|us| Timestamp::from_ms(us.div_euclid(1000)));
+        let mut read = last.unwrap_or(ParentsRead { reconciled: None, left: 0, stalest: None, milli_requests: 1000 });
+        if whole_share && self.complete && self.failure.is_none() && self.skipped.is_none() {
+            read.reconciled = Some(now);
+        }
+        read.left = self.parents.left;
+        read.stalest = self.parents.stalest;
+        let parents_read = self.parents.changed + self.parents.reconciled;
+        if parents_read >= 20 {
+            read.milli_requests = self.report.requests * 1000 / parents_read;
+        }
+        self.commit.load_done = self.parents.left == 0 && self.skipped.is_none();
+        if run.options.backfill.is_none() && self.skipped.is_none() {
+            self.commit.parents = Some(read);
+        }
+        if self.skipped.is_none() && self.failure.is_none() || !self.commit.partitions.is_empty() {
+            self.write_commit().await?;
+        }
+        Ok(())
+    }
+
+    fn announce(&mut self, due: &Due) {
+        self.parents.living = due.parents;
+        self.parents.skipped = due.skipped;
+        self.unread = due.count(Why::Changed) + due.count(Why::Reconcile);
+        tracing::debug!(
+            resource = %self.resource.name,
+            changed = due.count(Why::Changed),
+            reconcile = due.count(Why::Reconcile),
+            "parents are due"
+        );
+    }
+
+    async fn read(&mut self, turns: &mut Turns, terms: &Terms<'_>) -> Result<(), SyncError> {
+        let run = self.run.clone();
+        let clock = run.world.clock;
+        let mut reading: JoinSet<Read> = JoinSet::new();
+        let mut flushing: JoinSet<Result<Vec<Flushed>, LoadError>> = JoinSet::new();
+        let mut flushed_at = clock.elapsed();
+        let (mut halted, mut over) = (false, false);
+        loop {
+            let stopped = run.world.stop.is_cancelled();
+            halted |= stopped || self.failure.is_some() || self.skipped.is_some();
+            let at_once = run.session.gate().chains() + SPARE;
+            while !halted && !over && reading.len() < at_once {
+                match turns.next(&run.lake, terms).await? {
+                    Some(turn) => {
+                        reading.spawn(read_parent(run.clone(), self.resource.clone(), self.carrier.clone(), turn));
+                    }
+                    None => over = true,
+                }
+            }
+            if stopped && !reading.is_empty() {
+                // Whoever waits for a permit has cost nothing yet; what is on its way is asked for again.
+                reading.abort_all();
+                while reading.join_next().await.is_some() {}
+            }
+            let pending: u64 = [&self.spill, &self.reads].into_iter().flat_map(Spill::pending).map(|p| p.rows).sum();
+            let old = clock.elapsed().saturating_sub(flushed_at) >= FLUSH_EVERY;
+            if flushing.is_empty() && pending > 0 && (reading.is_empty() || old || pending >= FLUSH_ROWS) {
+                flushed_at = clock.elapsed();
+                flushing.spawn(flush(run.clone(), self.ledger.lake.clone(), self.take()));
+            }
+            if reading.is_empty() && !halted && over && !self.refused.is_empty() {
+                self.judge_refusals()?;
+                continue;
+            }
+            if reading.is_empty() && flushing.is_empty() && (halted || over) {
+                self.complete &= over && self.unread == 0;
+                return Ok(());
+            }
+            run.world.progress.update(&run.tenant, &self.resource.name, |u| {
+                u.doing = match (reading.is_empty(), run.session.gate().pace().waiting) {
+                    (true, _) => "merging",
+                    (false, 0) => "reading",
+                    (false, _) => "waiting for the rate limit",
+                };
+            });
+            tokio::select! {
+                Some(joined) = reading.join_next(), if !reading.is_empty() => {
+                    let read = joined.map_err(|_| SyncError::Died { tenant: run.tenant.clone() })?;
+                    self.came(read).await?;
+                }
+                Some(done) = flushing.join_next(), if !flushing.is_empty() => {
+                    let done = done.map_err(|_| SyncError::Died { tenant: run.tenant.clone() })??;
+                    self.settle(done);
+                    self.write_commit().await?;
+                }
+                () = run.world.stop.cancelled(), if !halted => {}
+                () = tokio::time::sleep(FLUSH_EVERY), if !reading.is_empty() => {}
+            }
+        }
+    }
+
+    /// One parent was read, or could not be.
+    async fn came(&mut self, read: Read) -> Result<(), SyncError> {
+        self.report.requests += read.requests;
+        if read.turn.why == Why::Reconcile {
+            self.parents.reconcile_requests += read.requests;
+        }
+        let absent_is_empty = matches!(self.resource.mode, Mode::Children { absent_is_empty: true, .. });
+        // A parent is done with when it was answered, its answer being "gone" or "not for you" included.
+        let seen_at = read.seen_at.unwrap_or_else(|| self.run.world.clock.now());
+        let replaces = match read.end {
+            Ok(()) => true,
+            Err(ExtractError::NotFound { .. }) if absent_is_empty => true,
+            Err(ExtractError::NotFound { .. }) => {
+                // Its deletion comes with the feed of deletions, which the rows follow.
+                self.parents.gone += 1;
+                false
+            }
+            Err(ExtractError::Forbidden { path, hint, .. }) => return self.refused((read.turn, seen_at), path, hint),
+            Err(error) => return self.failed(error),
+        };
+        (self.failed_in_a_row, self.answered) = (0, true);
+        for (turn, seen_at) in std::mem::take(&mut self.refused) {
+            self.withhold(&turn, seen_at)?;
+        }
+        self.report.records += read.records;
+        self.drift.merge(read.drift);
+        self.run.world.progress.update(&self.run.tenant, &self.resource.name, |u| {
+            u.records += read.records;
+            u.requests += read.requests;
+        });
+        if replaces {
+            let seq = self.run.seq.fetch_add(1, Ordering::Relaxed);
+            for rows in &read.rows {
+                self.spill.add(WINDOW, rows, seen_at, seq)?;
+            }
+            // A record that could not be decoded is missing from the rows, not from the parent: nothing is taken for gone.
+            if self.table.by_parent && read.rejected.is_empty() {
+                let decoder = Decoder::of_children(&self.resource, &self.carrier);
+                let parent = Parent { batch: &read.turn.batch, row: read.turn.row };
+                let marker = decoder.read_marker(parent);
+                let marker = marker.map_err(|e| SyncError::Rows { what: self.resource.name.to_string(), why: e.to_string() })?;
+                self.spill.add(WINDOW, &marker, seen_at, seq)?;
+            }
+        }
+        for rejected in read.rejected {
+            self.quarantined += 1;
+            keep_rejected(&self.run, &self.resource.name, self.quarantined, rejected).await?;
+        }
+        self.done_with(&read.turn, seen_at)
+    }
+
+    fn done_with(&mut self, turn: &Turn, seen_at: Timestamp) -> Result<(), SyncError> {
+        match turn.why {
+            Why::Changed => self.parents.changed += 1,
+            Why::Reconcile => self.parents.reconciled += 1,
+        }
+        self.unread = self.unread.saturating_sub(1);
+        // The clock may be the provider's, whose `Date` has whole seconds: that is the earlier, which is the safe side.
+        let rows = self.ledger.rows(&[(turn.id.clone(), turn.created_us, seen_at)])?;
+        self.reads.add(WINDOW, &rows, seen_at, self.run.seq.fetch_add(1, Ordering::Relaxed))?;
+        Ok(())
+    }
+
+    /// 403: of a single parent (a confidential one, say), or of the resource; the next answer tells.
+    fn refused(&mut self, read: (Turn, Timestamp), path: String, hint: String) -> Result<(), SyncError> {
+        if self.answered {
+            return self.withhold(&read.0, read.1);
+        }
+        self.refused.push(read);
+        if self.refused.len() >= REFUSALS {
+            self.forbidden(path, hint);
+        } else {
+            self.refusal = Some((path, hint));
+        }
+        Ok(())
+    }
+
+    fn withhold(&mut self, turn: &Turn, seen_at: Timestamp) -> Result<(), SyncError> {
+        self.parents.withheld += 1;
+        self.done_with(turn, seen_at)
+    }
+
+    /// Judges refusals that no answer followed: where this resource was read before, they are of single parents.
+    fn judge_refusals(&mut self) -> Result<(), SyncError> {
+        let refused = std::mem::take(&mut self.refused);
+        if !self.answered && self.commit.parents.is_none() {
+            if let Some((path, hint)) = self.refusal.take().filter(|_| !refused.is_empty()) {
+                self.forbidden(path, hint);
+            }
+            return Ok(());
+        }
+        for (turn, seen_at) in refused {
+            self.withhold(&turn, seen_at)?;
+        }
+        Ok(())
+    }
+
+    fn forbidden(&mut self, path: String, hint: String) {
+        if self.run.is_named() {
+            let (tenant, resource) = (self.run.tenant.clone(), self.resource.name.clone());
+            let error = ExtractError::Forbidden { tenant, resource, path, hint };
+            self.failure.get_or_insert_with(|| fail(Some(&self.resource.name), &error.into()));
+        } else {
+            self.skipped.get_or_insert_with(|| format!("not granted (403 on {path}): {hint}"));
+        }
+    }
+
+    fn failed(&mut self, error: ExtractError) -> Result<(), SyncError> {
+        self.parents.failed += 1;
+        self.unread = self.unread.saturating_sub(1);
+        self.failed_in_a_row += 1;
+        // What is wrong with the grant or the host is wrong for every parent.
+        let hopeless = match &error {
+            ExtractError::WrongHost { .. } => true,
+            ExtractError::Auth(AuthError::Http(_)) => false,
+            ExtractError::Auth(_) => true,
+            _ => false,
+        };
+        if hopeless || self.failed_in_a_row >= FAILURES_IN_A_ROW {
+            let failure = fail(Some(&self.resource.name), &error.into());
+            self.failure.get_or_insert(failure);
+        } else {
+            tracing::warn!(resource = %self.resource.name, error = %error, "the children of a parent could not be read; it stays due");
+        }
+        Ok(())
+    }
+
+    /// Takes what waits out of the spills, the rows before the ledger that speaks of them.
+    fn take(&mut self) -> Vec<Unit> {
+        let mut units = Vec::new();
+        for p in self.spill.pending() {
+            units.push((false, self.table.clone(), self.suppress.clone(), p.value, self.spill.take(p.value)));
+        }
+        for p in self.reads.pending() {
+            units.push((true, self.ledger.table.clone(), Suppress::none(), p.value, self.reads.take(p.value)));
+        }
+        units
+    }
+
+    fn settle(&mut self, done: Vec<Flushed>) {
+        for f in done {
+            if f.ledger {
+                self.reads.settle(f.ticket);
+                continue;
+            }
+            self.spill.settle(f.ticket);
+            let m = f.merged;
+            self.report.inserted += m.inserted;
+            self.report.updated += m.updated;
+            self.report.unchanged += m.unchanged;
+            self.report.removed += m.removed;
+            self.report.suppressed += m.suppressed;
+            self.report.partitions_rewritten += u64::from(m.rewritten);
+            let figures = PartitionFigures { rows: m.rows, living: m.living, version: m.version };
+            note(&mut self.commit.partitions, self.table.layout.folder(f.value), figures);
+        }
+    }
+
+    async fn write_commit(&mut self) -> Result<(), SyncError> {
+        let run = &self.run;
+        if self.last.as_ref().is_some_and(|l| l.body == self.commit) {
+            return Ok(());
+        }
+        run.lease.ensure().await?;
+        let after = self.last.as_ref().map_or(0, |l| l.n);
+        let line = run.state.commits(&run.tenant, &self.resource.name);
+        self.last = Some(line.append(after, self.commit.clone()).await?);
+        Ok(())
+    }
+
+    /// Its report.
+    pub(super) fn end(mut self, error: Option<SyncError>) -> Vec<Done> {
+        let name = self.resource.name.clone();
+        if let Some(e) = error {
+            self.failure = Some(fail(Some(&name), &e));
+        }
+        if self.failure.is_none() && self.parents.failed > 0 {
+            let error = SyncError::Parents {
+                tenant: self.run.tenant.clone(),
+                resource: name.clone(),
+                failed: self.parents.failed,
+                due: self.parents.failed + self.parents.changed + self.parents.reconciled,
+            };
+            self.failure = Some(fail(Some(&name), &error));
+        }
+        self.run.world.progress.update(&self.run.tenant, &name, |u| u.over = true);
+        self.report.outcome = match (&self.failure, &self.skipped, self.complete) {
+            (Some(_), _, _) => Outcome::Failed,
+            (None, Some(_), _) => Outcome::Skipped,
+            (None, None, true) => Outcome::Done,
+            (None, None, false) => Outcome::Stopped,
+        };
+        self.report.notes.extend(self.skipped.take());
+        if self.parents.left > 0 && self.failure.is_none() && self.report.outcome != Outcome::Skipped {
+            self.report.notes.push(format!("parents left for the next run, which goes on there: {}", self.parents.left));
+        }
+        if self.parents.withheld > 0 {
+            self.report.notes.push(format!(
+                "parents whose children are withheld (403; confidential ones, say): {}",
+                self.parents.withheld
+            ));
+        }
+        self.report.rows = self.commit.living();
+        self.report.quarantined = self.quarantined;
+        self.report.drift = drift_counts(&self.drift);
+        self.report.parents = Some(self.parents);
+        vec![Done { resource: name, report: self.report, failure: self.failure }]
+    }
+}
+
+/// Every page of one parent's children.
+async fn read_parent(run: Arc<TenantRun>, resource: Arc<Resource>, carrier: Resource, turn: Turn) -> Read {
+    let mut decoder = Decoder::of_children(&resource, &carrier);
+    let mut pager = Pager::new(&run.session, &resource, Vec::new(), &[]).of_parent(&turn.id);
+    // Changed ones go before those whose turn it merely is.
+    let urgent = Priority(match turn.why {
+        Why::Changed => 2,
+        Why::Reconcile => 1,
+    });
+    let (mut records, mut rows, mut drift, mut rejected) = (0, Vec::new(), Drift::default(), Vec::new());
+    let mut seen_at = None;
+    let mut pages = 0;
+    let end = loop {
+        let next = pager.next(urgent, |body| {
+            let parent = Parent { batch: &turn.batch, row: turn.row };
+            let mut page = decoder.children_of(parent, body).map_err(|e| e.to_string())?;
+            Ok(Decoded { next: page.next.take(), more: page.more, page })
+        });
+        match next.await {
+            Ok(Some(fetched)) => {
+                pages += 1;
+                // The first answer's time: what changes after it is not certain to be in the later pages.
+                seen_at = seen_at.or(fetched.date).or(Some(fetched.received));
+                records += fetched.page.records as u64;
+                drift.merge(fetched.page.drift);
+                rejected.extend(fetched.page.rejected);
+                if fetched.page.rows.num_rows() > 0 {
+                    rows.push(fetched.page.rows);
+                }
+                if pages >= MOST_PAGES && fetched.page.more {
+                    break Err(ExtractError::Paging {
+                        tenant: run.tenant.clone(),
+                        resource: resource.name.clone(),
+                        page: pages,
+                        why: "one parent has more than ten thousand children",
+                    });
+                }
+            }
+            Ok(None) => break Ok(()),
+            Err(error) => break Err(error),
+        }
+    };
+    Read { requests: pager.requests(), records, rows, drift, rejected, seen_at, end, turn }
+}
+
+async fn flush(run: Arc<TenantRun>, ledgers: Lake, units: Vec<Unit>) -> Result<Vec<Flushed>, LoadError> {
+    let mut done = Vec::with_capacity(units.len());
+    for (ledger, table, suppress, value, runs) in units {
+        let ticket = runs.ticket();
+        let lake = if ledger { &ledgers } else { &run.lake };
+        let merged = load::merge(lake, &run.lease, &table, value, runs, &suppress).await?;
+        done.push(Flushed { ledger, value, ticket, merged });
+    }
+    Ok(done)
+}

@@ -1,0 +1,463 @@
+//! When the children of each parent were last read: a table of the state for each resource of children, merged like any other.
+//!
+//! From it and from the parents' own table follows which parents are due, so that nothing else has to be remembered: a parent
+//! that changed after its children were read is due until they are read again, whatever crashed or was cut in between. It is
+//! written after the rows it speaks of.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::{Array as _, ArrayRef, AsArray as _, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::datatypes::TimestampMicrosecondType;
+use twox_hash::XxHash64;
+
+use super::{SyncError, World};
+use crate::catalog::{
+    ByDefault, Column, ColumnType, Granularity, Mode, Paging, Partition, PartitionValue, Resource, SYNCED_AT, Skip,
+    SkipIf, Table,
+};
+use crate::clock::Timestamp;
+use crate::config::{ConfigError, Reconcile};
+use crate::load::{self, Lake};
+use crate::names::{ResourceName, Tenant};
+use crate::state::{ParentsRead, Window};
+
+/// First folder of the ledgers in the state.
+pub const FOLDER: &str = "ledgers";
+/// A night is over after so long: a run that begins a little earlier than the last one takes its whole share all the same.
+const NIGHT: Duration = Duration::from_secs(20 * 3600);
+
+/// The ledger of one resource of children.
+pub(super) struct Ledger {
+    pub(super) lake: Lake,
+    pub(super) table: Arc<Table>,
+}
+
+/// When parents were read (µs), by the hash of their key: 16 bytes a parent, so that a million of them are 16 MB. Two of a
+/// million share a hash once in tens of millions of accounts; the one is then read a reconcile later than it should.
+pub(super) struct Reads(Vec<(u64, i64)>);
+
+impl Reads {
+    fn of(&self, hash: u64) -> Option<i64> {
+        let at = self.0.partition_point(|(h, _)| *h < hash);
+        self.0.get(at).filter(|(h, _)| *h == hash).map(|(_, us)| *us)
+    }
+    /// Nothing was read.
+    pub(super) fn none() -> Self {
+        Self(Vec::new())
+    }
+}
+
+fn hash(key: &str) -> u64 {
+    XxHash64::oneshot(0, key.as_bytes())
+}
+
+impl Ledger {
+    /// The ledger of `child`, whose parents are `carrier`'s rows. `scratch` is a private folder of the run.
+    pub(super) fn new(
+        world: &World,
+        tenant: &Tenant,
+        scratch: &std::path::Path,
+        child: &Resource,
+        carrier: &Resource,
+    ) -> Result<Self, ConfigError> {
+        let bad = |what: String| ConfigError::Invalid {
+            place: format!("the ledger of {}", child.name),
+            what,
+            hint: "this is a bug of hirelake; please report it".into(),
+        };
+        let column = |name: &str, ty| Column {
+            name: name.into(),
+            source: name.into(),
+            ty,
+            sensitive: false,
+            volatile: false,
+            from_parent: None,
+            also: Vec::new(),
+            about: String::new(),
+        };
+        let time = || ColumnType::Timestamp { lenient: false };
+        let timed = carrier.partition.as_ref().is_some_and(|p| p.column.is_some());
+        let resource = Resource {
+            name: child.name.clone(),
+            about: String::new(),
+            path: String::new(),
+            item: None,
+            scope: None,
+            query: Vec::new(),
+            expand: Vec::new(),
+            records: String::new(),
+            paging: Paging::Single,
+            mode: Mode::Full,
+            key: vec!["id".into()],
+            parent: None,
+            partition: timed.then(|| Partition {
+                column: Some("created_at".into()),
+                label: "created".into(),
+                granularity: Granularity::Year,
+            }),
+            columns: vec![
+                column("id", ColumnType::Text),
+                column("created_at", time()),
+                column("read_at", time()),
+            ],
+            default: ByDefault::Named,
+            span: None,
+            content_key: None,
+            dormant: None,
+            keep_extra: true,
+        };
+        let name: ResourceName = FOLDER.parse().map_err(|e| bad(format!("{e}")))?;
+        Ok(Self {
+            lake: Lake {
+                store: world.state.owned_by(tenant.as_str()),
+                tenant: tenant.clone(),
+                scratch: scratch.join(format!("{FOLDER}-{}", child.name)),
+            },
+            table: Arc::new(Table::new(&name, &resource, None).map_err(bad)?),
+        })
+    }
+
+    /// All of it.
+    pub(super) async fn read(&self) -> Result<Reads, SyncError> {
+        let mut all = Vec::new();
+        for value in load::partition_values(&self.lake, &self.table).await? {
+            for batch in load::living_rows(&self.lake, &self.table, value, &["id", "read_at"]).await? {
+                let (ids, at) = (batch.column(0).as_string::<i32>(), times(batch.column(1)));
+                all.extend((0..batch.num_rows()).map(|i| (hash(ids.value(i)), at.map_or(0, |a| a.value(i)))));
+            }
+        }
+        // A parent may stand in two files for a moment, when it got its time of creation: the later read counts.
+        all.sort_unstable_by_key(|(h, us)| (*h, std::cmp::Reverse(*us)));
+        all.dedup_by_key(|(h, _)| *h);
+        Ok(Reads(all))
+    }
+
+    /// Rows that say of parents when they were read.
+    pub(super) fn rows(&self, reads: &[(String, Option<i64>, Timestamp)]) -> Result<RecordBatch, SyncError> {
+        let ids: StringArray = reads.iter().map(|(id, ..)| Some(id.as_str())).collect();
+        let utc = |values: TimestampMicrosecondArray| -> ArrayRef { Arc::new(values.with_timezone("UTC")) };
+        let created: TimestampMicrosecondArray = reads.iter().map(|(_, created, _)| *created).collect();
+        let at: TimestampMicrosecondArray = reads.iter().map(|(.., at)| Some(at.us())).collect();
+        let extra: StringArray = reads.iter().map(|_| None::<&str>).collect();
+        let columns: Vec<(&str, ArrayRef)> = vec![
+            ("_extra", Arc::new(extra)),
+            ("id", Arc::new(ids)),
+            ("created_at", utc(created)),
+            ("read_at", utc(at)),
+        ];
+        RecordBatch::try_from_iter(columns)
+            .map_err(|e| SyncError::Rows { what: format!("the ledger of {}", self.table.resource), why: e.to_string() })
+    }
+}
+
+fn times(column: &ArrayRef) -> Option<&TimestampMicrosecondArray> {
+    column.as_primitive_opt::<TimestampMicrosecondType>()
+}
+
+/// Why a parent is asked for its children.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Why {
+    /// It changed after they were read, or they were never read.
+    Changed,
+    /// It is its turn.
+    Reconcile,
+}
+
+/// Which parents are due.
+#[derive(Debug, Default)]
+pub(super) struct Due {
+    /// By the hash of their key.
+    chosen: HashMap<u64, Why>,
+    /// How many of each partition, changed ones first.
+    pub(super) parts: Vec<(PartitionValue, [u64; 2])>,
+    /// Living parents.
+    pub(super) parents: u64,
+    /// Those that are left out by a rule.
+    pub(super) skipped: u64,
+    /// When that parent was read (µs) whose read is the longest ago, of those that are not due.
+    pub(super) stalest: Option<i64>,
+    /// Whether the share of those that did not change is a whole one.
+    pub(super) whole_share: bool,
+}
+
+impl Due {
+    pub(super) fn count(&self, why: Why) -> u64 {
+        self.parts.iter().map(|(_, n)| n[why as usize]).sum()
+    }
+}
+
+/// What decides which parents are due.
+pub(super) struct Terms<'a> {
+    pub(super) carrier: &'a Resource,
+    pub(super) table: &'a Table,
+    pub(super) skip: Option<&'a Skip>,
+    pub(super) reconcile: Reconcile,
+    /// What the last commit said.
+    pub(super) last: Option<&'a ParentsRead>,
+    pub(super) now: Timestamp,
+    /// Writes show up late: a parent that changed so shortly before its children were read is read once more.
+    pub(super) overlap: Duration,
+    /// Only parents that changed in this window, whenever they were read.
+    pub(super) backfill: Option<Window>,
+}
+
+/// A parent that did not change since its children were read.
+struct Settled {
+    read_us: i64,
+    hash: u64,
+    part: u32,
+    active: bool,
+}
+
+/// Goes through the parents' table and chooses: all that changed, and of the others those whose read is the longest ago, as
+/// many as a night's share.
+pub(super) async fn due(lake: &Lake, terms: &Terms<'_>, reads: &Reads) -> Result<Due, SyncError> {
+    let mut due = Due::default();
+    let mut settled: Vec<Settled> = Vec::new();
+    let key = terms.carrier.key.first().map_or("id", String::as_str);
+    let version = terms.table.version.map_or(SYNCED_AT, |i| terms.table.schema.field(i).name().as_str());
+    let mut columns = vec![key, version];
+    columns.extend(terms.carrier.dormant.as_deref());
+    columns.extend(terms.skip.map(|s| s.column.as_str()));
+    let overlap_us = i64::try_from(terms.overlap.as_micros()).unwrap_or(i64::MAX);
+    for value in load::partition_values(lake, terms.table).await?.into_iter().rev() {
+        let mut changed = 0;
+        let part = u32::try_from(due.parts.len()).unwrap_or(u32::MAX);
+        for batch in load::living_rows(lake, terms.table, value, &columns).await? {
+            let column = |name: &str| batch.column_by_name(name);
+            let Some(ids) = column(key).and_then(|c| c.as_string_opt::<i32>()) else { continue };
+            let versions = column(version).and_then(times);
+            let dormant = terms.carrier.dormant.as_deref().and_then(column);
+            let skip = terms.skip.and_then(|s| Some((s.is, column(&s.column)?)));
+            due.parents += batch.num_rows() as u64;
+            for i in 0..batch.num_rows() {
+                if skip.is_some_and(|(is, column)| skips(is, column, i)) {
+                    due.skipped += 1;
+                    continue;
+                }
+                let hash = hash(ids.value(i));
+                let version = versions.filter(|v| !v.is_null(i)).map(|v| v.value(i));
+                let read = reads.of(hash);
+                let wanted = match (terms.backfill, read) {
+                    (Some(window), _) => version.is_some_and(|v| window.contains(Timestamp::from_ms(v.div_euclid(1000)))),
+                    (None, None) => true,
+                    (None, Some(read)) => version.is_some_and(|v| v.saturating_add(overlap_us) > read),
+                };
+                match read {
+                    _ if wanted => {
+                        due.chosen.insert(hash, Why::Changed);
+                        changed += 1;
+                    }
+                    Some(read_us) => {
+                        let active = dormant.is_some_and(|d| d.is_null(i));
+                        settled.push(Settled { read_us, hash, part, active });
+                    }
+                    None => {}
+                }
+            }
+        }
+        due.parts.push((value, [changed, 0]));
+    }
+    if terms.backfill.is_none() {
+        share(&mut due, terms, &mut settled);
+    }
+    due.stalest = settled.iter().map(|s| s.read_us).min();
+    Ok(due)
+}
+
+/// Moves a night's share of the settled parents to the due ones; those stay in `settled` that are not due.
+fn share(due: &mut Due, terms: &Terms<'_>, settled: &mut Vec<Settled>) {
+    let Some(since) = terms.last.and_then(|l| l.reconciled) else {
+        // The first run has read everything just now.
+        due.whole_share = true;
+        return;
+    };
+    let elapsed = terms.now.since(since);
+    let part = (elapsed.as_secs_f64() / NIGHT.as_secs_f64()).min(1.0);
+    due.whole_share = elapsed >= NIGHT;
+    let Reconcile { nights, active_nights } = terms.reconcile;
+    settled.sort_unstable_by_key(|s| (s.read_us, s.hash));
+    let count = |active: bool| settled.iter().filter(|s| s.active == active).count();
+    // Rounded up, so that N shares are the whole; of a part of a night down, or an hourly run would read one each hour.
+    let quota = |of: usize, nights: u32| {
+        let share = of as f64 * part / f64::from(nights.max(1));
+        if nights == 0 { 0 } else if due.whole_share { share.ceil() as usize } else { share as usize }
+    };
+    let soon = if active_nights == 0 { nights } else { active_nights };
+    let mut left = [quota(count(false), nights), quota(count(true), soon)];
+    settled.retain(|s| {
+        let left = &mut left[usize::from(s.active)];
+        if *left == 0 {
+            return true;
+        }
+        *left -= 1;
+        due.chosen.insert(s.hash, Why::Reconcile);
+        if let Some((_, n)) = due.parts.get_mut(s.part as usize) {
+            n[1] += 1;
+        }
+        false
+    });
+}
+
+fn skips(is: SkipIf, column: &ArrayRef, i: usize) -> bool {
+    match is {
+        SkipIf::Null => column.is_null(i),
+        SkipIf::Empty => column.is_null(i) || column.as_list_opt::<i32>().is_some_and(|l| l.value_length(i) == 0),
+    }
+}
+
+/// A parent whose turn has come: a row of a batch.
+pub(super) struct Turn {
+    pub(super) batch: RecordBatch,
+    pub(super) row: u32,
+    pub(super) id: String,
+    /// Its partition time (µs).
+    pub(super) created_us: Option<i64>,
+    pub(super) why: Why,
+}
+
+/// Hands out the due parents: those that changed first, the newest ones first. Holds a partition's keys and times.
+pub(super) struct Turns {
+    due: Due,
+    columns: Vec<String>,
+    why: Why,
+    part: usize,
+    rows: Vec<(RecordBatch, Vec<u32>)>,
+}
+
+impl Turns {
+    /// `columns` are what children are filled from.
+    pub(super) fn new<'a>(due: Due, carrier: &Resource, columns: impl Iterator<Item = &'a str>) -> Self {
+        let mut wanted: Vec<String> = columns.map(str::to_owned).collect();
+        wanted.extend(carrier.key.first().cloned());
+        wanted.extend(carrier.partition.as_ref().and_then(|p| p.column.clone()));
+        wanted.sort_unstable();
+        wanted.dedup();
+        Self { due, columns: wanted, why: Why::Changed, part: 0, rows: Vec::new() }
+    }
+
+    pub(super) async fn next(&mut self, lake: &Lake, terms: &Terms<'_>) -> Result<Option<Turn>, SyncError> {
+        let key = terms.carrier.key.first().map_or("id", String::as_str);
+        loop {
+            if let Some((batch, rows)) = self.rows.last_mut() {
+                if let Some(row) = rows.pop() {
+                    let (batch, i) = (batch.clone(), row as usize);
+                    let id = batch.column_by_name(key).and_then(|c| c.as_string_opt::<i32>());
+                    let Some(id) = id.map(|ids| ids.value(i).to_owned()) else { continue };
+                    let time = terms.carrier.partition.as_ref().and_then(|p| p.column.as_deref());
+                    let time = time.and_then(|t| batch.column_by_name(t)).and_then(times);
+                    let created_us = time.filter(|t| !t.is_null(i)).map(|t| t.value(i));
+                    return Ok(Some(Turn { id, created_us, why: self.why, batch, row }));
+                }
+                self.rows.pop();
+                continue;
+            }
+            let Some(&(value, counts)) = self.due.parts.get(self.part) else {
+                if self.why == Why::Reconcile {
+                    return Ok(None);
+                }
+                (self.why, self.part) = (Why::Reconcile, 0);
+                continue;
+            };
+            self.part += 1;
+            if counts[self.why as usize] == 0 {
+                continue;
+            }
+            let columns: Vec<&str> = self.columns.iter().map(String::as_str).collect();
+            for batch in load::living_rows(lake, terms.table, value, &columns).await? {
+                let Some(ids) = batch.column_by_name(key).and_then(|c| c.as_string_opt::<i32>()) else { continue };
+                let mine = |i: &usize| self.due.chosen.get(&hash(ids.value(*i))) == Some(&self.why);
+                let rows: Vec<u32> = (0..batch.num_rows()).filter(mine).filter_map(|i| u32::try_from(i).ok()).collect();
+                if !rows.is_empty() {
+                    self.rows.push((batch, rows));
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: i64 = 86_400_000_000;
+
+    fn terms<'a>(
+        carrier: &'a Resource,
+        table: &'a Table,
+        last: Option<&'a ParentsRead>,
+        now: i64,
+        reconcile: Reconcile,
+    ) -> Terms<'a> {
+        let now = Timestamp::from_ms(now / 1000);
+        Terms { carrier, table, skip: None, reconcile, last, now, overlap: Duration::ZERO, backfill: None }
+    }
+
+    /// Nights of nothing but turns: whoever was read, whenever the share began, is read again within N nights, and no night
+    /// reads more than its share.
+    #[test]
+    fn everybody_has_a_turn_within_the_nights_and_no_night_has_more_than_its_share() {
+        let provider = crate::catalog::embedded().unwrap();
+        let carrier = provider.resource("opportunities").unwrap();
+        let table = Table::new(&provider.name, carrier, None).unwrap();
+        for (total, nights, active_nights) in [(1_000, 30, 10), (7, 30, 30), (100, 7, 0), (31, 30, 1)] {
+            let reconcile = Reconcile { nights, active_nights };
+            // Read within one night, in the order of their numbers.
+            let mut read: Vec<i64> = (0..total).map(|i| i * 1_000_000).collect();
+            let active = |i: usize| i.is_multiple_of(5);
+            for night in 1..=40_i64 {
+                let now = night * DAY;
+                let last = ParentsRead {
+                    reconciled: Some(Timestamp::from_ms((now - DAY) / 1000)),
+                    left: 0,
+                    stalest: None,
+                    milli_requests: 1000,
+                };
+                let mut due = Due { parts: vec![(PartitionValue::Whole, [0, 0])], ..Due::default() };
+                let mut settled: Vec<Settled> = (read.iter().enumerate())
+                    .map(|(i, r)| Settled { read_us: *r, hash: i as u64, part: 0, active: active(i) })
+                    .collect();
+                share(&mut due, &terms(carrier, &table, Some(&last), now, reconcile), &mut settled);
+                let soon = if active_nights == 0 { nights } else { active_nights };
+                let actives = (0..read.len()).filter(|i| active(*i)).count() as u64;
+                let most =
+                    (total as u64 - actives).div_ceil(u64::from(nights)) + actives.div_ceil(u64::from(soon));
+                assert!(due.count(Why::Reconcile) <= most, "{total}/{nights}: {}", due.count(Why::Reconcile));
+                for hash in due.chosen.keys() {
+                    read[*hash as usize] = now;
+                }
+                for (i, r) in read.iter().enumerate() {
+                    let limit = i64::from(if active(i) { soon } else { nights });
+                    assert!(now - r <= limit * DAY, "{total}: {i} was not read for {} days", (now - r) / DAY);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_hour_has_its_part_of_the_share_and_zero_nights_have_none() {
+        let provider = crate::catalog::embedded().unwrap();
+        let carrier = provider.resource("opportunities").unwrap();
+        let table = Table::new(&provider.name, carrier, None).unwrap();
+        let taken = |elapsed_h: i64, reconcile: Reconcile| {
+            let last = ParentsRead {
+                reconciled: Some(Timestamp::from_ms(0)),
+                left: 0,
+                stalest: None,
+                milli_requests: 1000,
+            };
+            let mut due = Due { parts: vec![(PartitionValue::Whole, [0, 0])], ..Due::default() };
+            let mut settled: Vec<Settled> =
+                (0..6_000).map(|i| Settled { read_us: 0, hash: i, part: 0, active: false }).collect();
+            share(&mut due, &terms(carrier, &table, Some(&last), elapsed_h * DAY / 24, reconcile), &mut settled);
+            (due.count(Why::Reconcile), due.whole_share)
+        };
+        let thirty = Reconcile { nights: 30, active_nights: 10 };
+        assert_eq!(taken(1, thirty), (10, false));
+        assert_eq!(taken(21, thirty), (200, true));
+        assert_eq!(taken(240, thirty), (200, true), "nights that were missed are not made up at once");
+        assert_eq!(taken(24, Reconcile { nights: 0, active_nights: 0 }), (0, true));
+    }
+}
