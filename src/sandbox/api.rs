@@ -11,6 +11,7 @@ use axum::http::HeaderMap;
 use serde_json::{Value, json};
 
 use super::account::{Account, Opportunity, text};
+use super::children::Child;
 use super::faults::{Action, Asked};
 use super::oauth::Caller;
 use super::paging::Position;
@@ -53,6 +54,20 @@ enum Serves {
     Row(&'static str),
     /// Two lists in one object.
     Dispositions,
+    /// A listing below an opportunity.
+    Children(Child),
+    /// One row of it.
+    Child(Child),
+}
+
+impl Serves {
+    /// Scopes, without `:read:admin`, that the route needs beside its own.
+    fn also(self) -> &'static [&'static str] {
+        match self {
+            Self::Children(Child::FileActions) => &["opportunities"],
+            _ => &[],
+        }
+    }
 }
 
 const NO_PARAMS: &[&str] = &[];
@@ -71,6 +86,13 @@ const POSTING_EXPAND: &[(&str, &str)] =
     &[("user", "users"), ("owner", "users"), ("hiringManager", "users"), ("followers", "users")];
 const REQUISITION_EXPAND: &[(&str, &str)] =
     &[("creator", "users"), ("owner", "users"), ("hiringManager", "users"), ("postings", "postings")];
+const USER_EXPAND: &[(&str, &str)] = &[("user", "users")];
+const CREATOR_EXPAND: &[(&str, &str)] = &[("creator", "users")];
+const STAGE_EXPAND: &[(&str, &str)] = &[("user", "users"), ("stage", "stages")];
+const REFERRAL_EXPAND: &[(&str, &str)] = &[("user", "users"), ("referrer", "users"), ("stage", "stages")];
+const INTERVIEW_EXPAND: &[(&str, &str)] =
+    &[("user", "users"), ("stage", "stages"), ("postings", "postings"), ("feedbackForms", "feedback")];
+const UPLOADED: &[&str] = &["uploaded_at"];
 const OPPORTUNITY_PARAMS: &[&str] = &[
     "email",
     "tag",
@@ -109,6 +131,24 @@ const ROUTES: &[Route] = &[
     Route { path: "/opportunities/:id", scope: "opportunities", params: NO_PARAMS, expand: OPPORTUNITY_EXPAND, serves: Serves::Opportunity },
     Route { path: "/opportunities/:id/applications", scope: "applications", params: NO_PARAMS, expand: APPLICATION_EXPAND, serves: Serves::Applications },
     Route { path: "/opportunities/:id/applications/:application", scope: "applications", params: NO_PARAMS, expand: APPLICATION_EXPAND, serves: Serves::Application },
+    Route { path: "/opportunities/:id/feedback", scope: "feedback", params: NO_PARAMS, expand: USER_EXPAND, serves: Serves::Children(Child::Feedback) },
+    Route { path: "/opportunities/:id/feedback/:child", scope: "feedback", params: NO_PARAMS, expand: USER_EXPAND, serves: Serves::Child(Child::Feedback) },
+    Route { path: "/opportunities/:id/files", scope: "files", params: UPLOADED, expand: NO_EXPAND, serves: Serves::Children(Child::Files) },
+    Route { path: "/opportunities/:id/files/:child", scope: "files", params: NO_PARAMS, expand: NO_EXPAND, serves: Serves::Child(Child::Files) },
+    Route { path: "/opportunities/:id/file_actions", scope: "files", params: &["occurred_at"], expand: NO_EXPAND, serves: Serves::Children(Child::FileActions) },
+    Route { path: "/opportunities/:id/interviews", scope: "interviews", params: NO_PARAMS, expand: INTERVIEW_EXPAND, serves: Serves::Children(Child::Interviews) },
+    Route { path: "/opportunities/:id/interviews/:child", scope: "interviews", params: NO_PARAMS, expand: INTERVIEW_EXPAND, serves: Serves::Child(Child::Interviews) },
+    Route { path: "/opportunities/:id/notes", scope: "notes", params: NO_PARAMS, expand: USER_EXPAND, serves: Serves::Children(Child::Notes) },
+    Route { path: "/opportunities/:id/notes/:child", scope: "notes", params: NO_PARAMS, expand: USER_EXPAND, serves: Serves::Child(Child::Notes) },
+    Route { path: "/opportunities/:id/offers", scope: "offers", params: NO_PARAMS, expand: CREATOR_EXPAND, serves: Serves::Children(Child::Offers) },
+    Route { path: "/opportunities/:id/panels", scope: "panels", params: NO_PARAMS, expand: STAGE_EXPAND, serves: Serves::Children(Child::Panels) },
+    Route { path: "/opportunities/:id/panels/:child", scope: "panels", params: NO_PARAMS, expand: STAGE_EXPAND, serves: Serves::Child(Child::Panels) },
+    Route { path: "/opportunities/:id/referrals", scope: "referrals", params: NO_PARAMS, expand: REFERRAL_EXPAND, serves: Serves::Children(Child::Referrals) },
+    Route { path: "/opportunities/:id/referrals/:child", scope: "referrals", params: NO_PARAMS, expand: REFERRAL_EXPAND, serves: Serves::Child(Child::Referrals) },
+    Route { path: "/opportunities/:id/resumes", scope: "resumes", params: UPLOADED, expand: NO_EXPAND, serves: Serves::Children(Child::Resumes) },
+    Route { path: "/opportunities/:id/resumes/:child", scope: "resumes", params: NO_PARAMS, expand: NO_EXPAND, serves: Serves::Child(Child::Resumes) },
+    Route { path: "/opportunities/:id/forms", scope: "forms", params: NO_PARAMS, expand: STAGE_EXPAND, serves: Serves::Children(Child::Forms) },
+    Route { path: "/opportunities/:id/forms/:child", scope: "forms", params: NO_PARAMS, expand: STAGE_EXPAND, serves: Serves::Child(Child::Forms) },
     Route { path: "/applications/deleted", scope: "applications", params: &["deleted_at"], expand: NO_EXPAND, serves: Serves::Rows("applications_deleted") },
     Route { path: "/contacts/:id", scope: "contact", params: NO_PARAMS, expand: NO_EXPAND, serves: Serves::Contact },
     Route { path: "/users", scope: "users", params: &["email", "accessRole", "accessRole[]", "includeDeactivated", "external_directory_id"], expand: NO_EXPAND, serves: Serves::Rows("users") },
@@ -233,15 +273,15 @@ pub(super) async fn with_faults(
 
 /// The first route that fits, and what stands for its `:x`.
 fn find<'a>(segments: &[&'a str]) -> Option<(&'static Route, Vec<&'a str>)> {
-    ROUTES.iter().find_map(|route| {
-        let pattern: Vec<&str> = route.path.trim_start_matches('/').split('/').collect();
-        let fits = |(pattern, segment): (&&str, &&str)| {
-            if pattern.starts_with(':') { !segment.is_empty() } else { pattern == segment }
+    let route = ROUTES.iter().find(|route| {
+        let mut pattern = route.path[1..].split('/');
+        let fits = |segment: &&str| {
+            pattern.next().is_some_and(|p| if p.starts_with(':') { !segment.is_empty() } else { p == *segment })
         };
-        let same = pattern.len() == segments.len() && pattern.iter().zip(segments).all(fits);
-        let captures = || pattern.iter().zip(segments).filter(|(p, _)| p.starts_with(':')).map(|(_, s)| *s);
-        same.then(|| (route, captures().collect()))
-    })
+        segments.iter().all(fits) && pattern.next().is_none()
+    })?;
+    let captures = route.path[1..].split('/').zip(segments).filter(|(p, _)| p.starts_with(':')).map(|(_, s)| *s);
+    Some((route, captures.collect()))
 }
 
 /// One request that has a route and a caller.
@@ -265,12 +305,18 @@ impl Ask<'_> {
     /// The reply, or as an error the refusal; both go to the client.
     fn serve(&self) -> Result<Reply, Reply> {
         let forbidden = || Reply::of_status(403, None, None, true);
-        if !self.caller.may(&format!("{}:read:admin", self.route.scope)) {
-            return Err(forbidden());
+        for scope in [self.route.scope].iter().chain(self.route.serves.also()) {
+            if !self.caller.may(&format!("{scope}:read:admin")) {
+                return Err(forbidden());
+            }
         }
         self.check_names()?;
         let expand = self.expand()?;
-        for (field, scope) in [("applications", "applications:read:admin"), ("contact", "contact:read:admin")] {
+        for (field, scope) in [
+            ("applications", "applications:read:admin"),
+            ("contact", "contact:read:admin"),
+            ("feedbackForms", "feedback:read:admin"),
+        ] {
             if expand.iter().any(|(name, _)| *name == field) && !self.caller.may(scope) {
                 return Err(forbidden());
             }
@@ -334,6 +380,16 @@ impl Ask<'_> {
                 let hidden = account.contact_is_confidential(id) && !self.caller.may("confidential:access:admin");
                 let contact = account.contact(id).filter(|_| !hidden);
                 Ok(single(&contact.ok_or_else(|| missing("contacts", id))?.to_string()))
+            }
+            Serves::Children(child) => {
+                let slot = self.visible(account, id)?;
+                self.children(account, slot, child, &expand)
+            }
+            Serves::Child(child) => {
+                let slot = self.visible(account, id)?;
+                let wanted = self.captures.get(1).copied().unwrap_or("");
+                let row = account.child(slot, child, wanted).ok_or_else(|| missing(child.name(), wanted))?;
+                Ok(single(&child_text(account, slot, row, &expand)))
             }
             Serves::Row(table) => {
                 let row = account.table(table).and_then(|rows| rows.get(id));
@@ -483,6 +539,40 @@ impl Ask<'_> {
         self.page(account, Page { rows, positions })
     }
 
+    /// A listing below an opportunity, the newest first.
+    fn children(
+        &self,
+        account: &mut Account,
+        slot: u32,
+        child: Child,
+        expand: &[(&'static str, &'static str)],
+    ) -> Result<Reply, Reply> {
+        let p = self.params;
+        let (uploaded, occurred) = (p.range("uploaded_at")?, p.range("occurred_at")?);
+        let limit = p.limit(PAGE_ROWS)?;
+        let start = self.start(account)?;
+        let first = start.as_ref().map(|at| at.numbers.first().and_then(|n| usize::try_from(*n).ok()).unwrap_or(0));
+        let wanted = |row: &Value| match child {
+            Child::Files => uploaded.holds(time(&row["uploadedAt"])),
+            // A resume without an upload goes by its creation.
+            Child::Resumes => uploaded.holds(time(&row["file"]["uploadedAt"]).or_else(|| time(&row["createdAt"]))),
+            Child::FileActions => occurred.holds(time(&row["occurredAt"])),
+            _ => true,
+        };
+        let mut rows = account.child_rows(slot, child, first, limit, wanted);
+        if rows.is_empty() && start.is_none() && account.answers_404_when_empty(slot, child) {
+            return Err(missing(child.name(), self.captures.first().copied().unwrap_or("")));
+        }
+        let position = |(n, row): &(usize, Value)| Position {
+            numbers: vec![i64::try_from(*n).unwrap_or(0)],
+            id: row["id"].as_str().unwrap_or("").into(),
+        };
+        let positions = rows.iter().map(position).collect();
+        rows.truncate(limit);
+        let rows = rows.into_iter().map(|(_, row)| child_text(account, slot, row, expand)).collect();
+        self.page(account, Page { rows, positions })
+    }
+
     /// What a token belongs to: the path and every parameter but the token.
     fn query(&self) -> String {
         let mut params: Vec<String> = self
@@ -553,7 +643,10 @@ impl Ask<'_> {
 
     /// Refuses parameters that the endpoint does not have.
     fn check_names(&self) -> Result<(), Reply> {
-        let listing = matches!(self.route.serves, Serves::Opportunities | Serves::Rows(_) | Serves::Applications);
+        let listing = matches!(
+            self.route.serves,
+            Serves::Opportunities | Serves::Rows(_) | Serves::Applications | Serves::Children(_)
+        );
         for (name, _) in &self.params.0 {
             let time = name.strip_suffix("_start").or(name.strip_suffix("_end")).filter(|time| time.ends_with("_at"));
             let known = match (name.as_str(), time) {
@@ -619,6 +712,24 @@ fn put_in_place(account: &Account, body: &mut Value, expand: &[(&'static str, &'
             None => {}
         }
     }
+}
+
+/// A child as it goes out.
+fn child_text(account: &Account, slot: u32, mut row: Value, expand: &[(&'static str, &'static str)]) -> Arc<str> {
+    put_in_place(account, &mut row, expand);
+    if expand.iter().any(|(field, _)| *field == "feedbackForms") {
+        for form in row["feedbackForms"].as_array_mut().into_iter().flatten() {
+            if let Some(feedback) = form.as_str().and_then(|id| account.child(slot, Child::Feedback, id)) {
+                *form = feedback;
+            }
+        }
+    }
+    text(&row)
+}
+
+/// A time, or its text.
+fn time(value: &Value) -> Option<i64> {
+    value.as_i64().or_else(|| value.as_str()?.parse().ok())
 }
 
 /// The filters that look into the record; several values of one mean any of them.

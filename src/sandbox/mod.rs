@@ -10,11 +10,13 @@
 
 mod account;
 mod api;
+mod children;
 mod control;
 mod data;
 mod faults;
 mod limit;
 mod oauth;
+mod overlay;
 mod paging;
 mod reply;
 mod settings;
@@ -53,6 +55,7 @@ pub use self::control::{Control, Stats};
 pub use self::faults::{Action, Fault};
 pub use self::limit::Limit;
 pub use self::oauth::IssuedGrant;
+pub use self::overlay::{ChildRecord, Touched};
 
 /// The largest request body read; a token request is under 10 KiB, a control request with a record in it a little more.
 const REQUEST_BYTES: usize = 4 << 20;

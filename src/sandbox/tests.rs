@@ -13,6 +13,10 @@ const NOW: i64 = 1_750_000_000_000;
 const ALL: &str = "offline_access applications:read:admin archive_reasons:read:admin contact:read:admin \
     opportunities:read:admin postings:read:admin requisitions:read:admin sources:read:admin stages:read:admin \
     tags:read:admin users:read:admin";
+/// Everything below an opportunity.
+const CHILDREN: [&str; 10] =
+    ["feedback", "files", "file_actions", "interviews", "notes", "offers", "panels", "referrals", "resumes", "forms"];
+const SINGLE: [&str; 8] = ["feedback", "files", "interviews", "notes", "panels", "referrals", "resumes", "forms"];
 
 struct Bed {
     running: Running,
@@ -40,6 +44,17 @@ impl Bed {
 
     async fn new(opportunities: usize) -> Self {
         Self::of(options(opportunities)).await
+    }
+
+    /// With every scope there is.
+    async fn open(opportunities: usize) -> Self {
+        let mut bed = Self::new(opportunities).await;
+        bed.grant(&Client::default().scopes.join(" ").replace("confidential:access:admin ", ""));
+        bed
+    }
+
+    fn grant(&mut self, scopes: &str) {
+        self.token = self.control.grant("acme", "sandbox-client", scopes).unwrap().access_token;
     }
 
     fn get(&self, path: &str, query: &[(&str, &str)]) -> reqwest::RequestBuilder {
@@ -841,6 +856,60 @@ async fn equal_options_give_equal_answers() {
     }
     assert_eq!(a.control.api_key("acme"), b.control.api_key("acme"));
     assert_ne!(a.control.api_key("acme"), a.control.api_key("birch"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn children_are_walked_record_by_record() {
+    let bed = Bed::open(60).await;
+    let opportunities = bed.control.dump("acme", "opportunities").unwrap();
+    for child in CHILDREN {
+        let truth = bed.control.children("acme", child).unwrap();
+        assert!(!truth.is_empty(), "{child}");
+        let mut seen = Vec::new();
+        for opportunity in &opportunities {
+            let path = format!("/v1/opportunities/{}/{child}", opportunity["id"].as_str().unwrap());
+            let mine: Vec<Value> =
+                truth.iter().filter(|c| opportunity["id"] == c.parent_id.as_str()).map(|c| c.record.clone()).collect();
+            if child == "resumes" && bed.status(&path, &[]).await == 404 {
+                assert!(mine.is_empty());
+                continue;
+            }
+            let rows = bed.walk(&path, &[("limit", "2")]).await;
+            assert_eq!(rows, mine, "{path}");
+            for row in &rows {
+                let one = format!("{path}/{}", row["id"].as_str().unwrap());
+                if SINGLE.contains(&child) {
+                    assert_eq!(bed.page(&one, &[]).await, json!({"data": row}));
+                } else {
+                    assert_eq!(bed.status(&one, &[]).await, 404);
+                }
+            }
+            seen.extend(rows);
+        }
+        assert_eq!(seen.len(), truth.len());
+        assert_eq!(ids(&seen).len(), truth.len(), "ids of {child} repeat");
+        let dump = bed.control.dump("acme", child).unwrap();
+        assert!(dump.iter().zip(&truth).all(|(row, child)| row["opportunityId"] == child.parent_id.as_str()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn some_have_more_children_than_a_page() {
+    let bed = Bed::open(30).await;
+    let truth = bed.control.children("acme", "notes").unwrap();
+    let crowded = truth.iter().find(|c| truth.iter().filter(|d| d.parent_id == c.parent_id).count() == 130).unwrap();
+    let path = format!("/v1/opportunities/{}/notes", crowded.parent_id);
+    let page = bed.page(&path, &[]).await;
+    assert_eq!((page["data"].as_array().unwrap().len(), &page["hasNext"]), (100, &json!(true)));
+    let next = page["next"].as_str().unwrap().to_owned();
+    assert!(next.starts_with("%5B"));
+    let rest = bed.page(&path, &[("offset", &next)]).await;
+    assert_eq!((rest["data"].as_array().unwrap().len(), &rest["hasNext"]), (30, &json!(false)));
+    assert_eq!(bed.status(&path, &[("limit", "50"), ("offset", &next)]).await, 400);
+    let other = format!("/v1/opportunities/{}/feedback", crowded.parent_id);
+    assert_eq!(bed.status(&other, &[("offset", &next)]).await, 400);
+    let truth = bed.control.children("acme", "files").unwrap();
+    assert!(truth.iter().any(|c| truth.iter().filter(|d| d.parent_id == c.parent_id).count() == 101));
 }
 
 #[tokio::test(start_paused = true)]
