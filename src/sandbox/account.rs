@@ -15,8 +15,10 @@ use uuid::Uuid;
 use super::AccountSize;
 use super::children::Child;
 use super::data::{self, ADDED, Facts, Maker, Rng, Seeded};
+use super::eeo::Eeo;
 use super::overlay::{ChildRecord, Overlay};
 use super::paging::{Issued, Position};
+use super::posting::OfPosting;
 
 /// The listing's order: stage rank ascending, last advanced first, then the id.
 pub(super) type Key = (i64, Reverse<i64>, u128, u32);
@@ -37,6 +39,8 @@ pub(super) struct Account {
     tables: BTreeMap<&'static str, Table>,
     /// Edited children; all others are made when somebody asks.
     pub(super) overlays: HashMap<(u32, Child), Overlay>,
+    /// Edited answers below postings.
+    pub(super) posting_edits: HashMap<(OfPosting, String), Value>,
     pub(super) issued: Issued,
     churn: Option<u32>,
     listings: u32,
@@ -52,7 +56,7 @@ pub(super) struct Opportunity {
     person: u32,
     /// Whether the person was anonymized, which children show too.
     pub(super) blanked: bool,
-    alive: bool,
+    pub(super) alive: bool,
     body: Option<Box<Value>>,
     application: Application,
     /// By what is expanded: nothing, applications, contact, both.
@@ -100,6 +104,7 @@ impl Account {
             person_by_id: HashMap::new(),
             tables: tables(&maker, size),
             overlays: HashMap::new(),
+            posting_edits: HashMap::new(),
             issued: Issued::default(),
             churn: None,
             listings: 0,
@@ -161,6 +166,11 @@ impl Account {
 
     pub(super) fn at(&self, slot: u32) -> &Opportunity {
         &self.slots[slot as usize]
+    }
+
+    /// All that live or lived, by their number.
+    pub(super) fn slots(&self) -> &[Opportunity] {
+        &self.slots
     }
 
     /// Up to `limit` records from `start` on, and the one after them.
@@ -462,11 +472,20 @@ impl Account {
             self.change(*slot, alive.then_some(now), |body, _| {
                 body.insert("contact".into(), target["id"].clone());
                 body.insert("location".into(), target["location"]["name"].clone());
-                for field in ["name", "headline", "emails", "phones", "isAnonymized"] {
+                for field in ["name", "headline", "emails", "phones", "dataProtection", "isAnonymized"] {
                     body.insert(field.into(), target[field].clone());
                 }
+                // A part that only contacts show.
+                if let Some(parts) = body.get_mut("dataProtection").and_then(Value::as_object_mut) {
+                    parts.remove("interviewIntelligence");
+                }
             });
-            self.slots[*slot as usize].person = to;
+            let moved = &mut self.slots[*slot as usize];
+            moved.person = to;
+            if target["isAnonymized"] == true {
+                moved.blanked = true;
+                self.blank_children(*slot);
+            }
         }
         let alive: Vec<u32> = slots.iter().copied().filter(|slot| self.at(*slot).alive).collect();
         if let Some(person) = self.persons.get_mut(to as usize) {
@@ -721,15 +740,19 @@ impl Account {
 
     /// Every record of a resource, as the default listing would show it, in its order.
     pub(super) fn dump(&self, resource: &str) -> Option<Vec<Value>> {
-        if let Some(child) = Child::named(resource) {
+        if let Some(children) = self.children(resource) {
+            let parent = if OfPosting::named(resource).is_some() { "postingId" } else { "opportunityId" };
             let with_parent = |child: ChildRecord| {
                 let mut record = child.record;
-                record["opportunityId"] = json!(child.parent_id);
+                record[parent] = json!(child.parent_id);
                 record
             };
-            return Some(self.all_children(child).into_iter().map(with_parent).collect());
+            return Some(children.into_iter().map(with_parent).collect());
         }
+        let eeo = |kind| self.eeo_rows(kind, None, usize::MAX, |_| true).into_iter().map(|(_, row)| row).collect();
         Some(match resource {
+            "eeo_responses" | "eeo/responses" => eeo(Eeo::Anonymous),
+            "eeo_responses_pii" | "eeo/responses/pii" => eeo(Eeo::Personal),
             "opportunities" => self.open().map(|slot| self.body(slot).into_owned()).collect(),
             "opportunities_expanded" => self.open().map(|slot| self.expanded(slot, true, true)).collect(),
             "applications" => self.open().filter_map(|slot| self.application(slot).map(Cow::into_owned)).collect(),
@@ -750,6 +773,10 @@ impl Account {
 }
 
 impl Opportunity {
+    pub(super) fn has_application(&self) -> bool {
+        !matches!(self.application, Application::Absent)
+    }
+
     /// The sort key under the present data; the order holds exactly these.
     fn key(&self, slot: u32) -> Key {
         let rank = if self.facts.stage == u32::MAX { UNKNOWN_STAGE_RANK } else { i64::from(self.facts.stage) };

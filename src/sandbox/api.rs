@@ -12,9 +12,12 @@ use serde_json::{Value, json};
 
 use super::account::{Account, Opportunity, text};
 use super::children::Child;
+use super::eeo::{self, Eeo};
 use super::faults::{Action, Asked};
+use super::files::{self, Wanted};
 use super::oauth::Caller;
 use super::paging::Position;
+use super::posting::{self, OfPosting};
 use super::reply::{Manner, Reply};
 use super::{World, lock};
 
@@ -58,6 +61,10 @@ enum Serves {
     Children(Child),
     /// One row of it.
     Child(Child),
+    /// Its bytes.
+    Download(Child),
+    OfPosting(OfPosting),
+    Eeo(Eeo),
 }
 
 impl Serves {
@@ -65,6 +72,8 @@ impl Serves {
     fn also(self) -> &'static [&'static str] {
         match self {
             Self::Children(Child::FileActions) => &["opportunities"],
+            // Which of the two is not known.
+            Self::OfPosting(OfPosting::Users) => &["users"],
             _ => &[],
         }
     }
@@ -92,6 +101,7 @@ const STAGE_EXPAND: &[(&str, &str)] = &[("user", "users"), ("stage", "stages")];
 const REFERRAL_EXPAND: &[(&str, &str)] = &[("user", "users"), ("referrer", "users"), ("stage", "stages")];
 const INTERVIEW_EXPAND: &[(&str, &str)] =
     &[("user", "users"), ("stage", "stages"), ("postings", "postings"), ("feedbackForms", "feedback")];
+const EEO_EXPAND: &[(&str, &str)] = &[("contact", "contacts"), ("hiringManager", "users"), ("posting", "postings")];
 const UPLOADED: &[&str] = &["uploaded_at"];
 const OPPORTUNITY_PARAMS: &[&str] = &[
     "email",
@@ -135,18 +145,21 @@ const ROUTES: &[Route] = &[
     Route { path: "/opportunities/:id/feedback/:child", scope: "feedback", params: NO_PARAMS, expand: USER_EXPAND, serves: Serves::Child(Child::Feedback) },
     Route { path: "/opportunities/:id/files", scope: "files", params: UPLOADED, expand: NO_EXPAND, serves: Serves::Children(Child::Files) },
     Route { path: "/opportunities/:id/files/:child", scope: "files", params: NO_PARAMS, expand: NO_EXPAND, serves: Serves::Child(Child::Files) },
+    Route { path: "/opportunities/:id/files/:child/download", scope: "files", params: NO_PARAMS, expand: NO_EXPAND, serves: Serves::Download(Child::Files) },
     Route { path: "/opportunities/:id/file_actions", scope: "files", params: &["occurred_at"], expand: NO_EXPAND, serves: Serves::Children(Child::FileActions) },
     Route { path: "/opportunities/:id/interviews", scope: "interviews", params: NO_PARAMS, expand: INTERVIEW_EXPAND, serves: Serves::Children(Child::Interviews) },
     Route { path: "/opportunities/:id/interviews/:child", scope: "interviews", params: NO_PARAMS, expand: INTERVIEW_EXPAND, serves: Serves::Child(Child::Interviews) },
     Route { path: "/opportunities/:id/notes", scope: "notes", params: NO_PARAMS, expand: USER_EXPAND, serves: Serves::Children(Child::Notes) },
     Route { path: "/opportunities/:id/notes/:child", scope: "notes", params: NO_PARAMS, expand: USER_EXPAND, serves: Serves::Child(Child::Notes) },
     Route { path: "/opportunities/:id/offers", scope: "offers", params: NO_PARAMS, expand: CREATOR_EXPAND, serves: Serves::Children(Child::Offers) },
+    Route { path: "/opportunities/:id/offers/:child/download", scope: "offers", params: &["status"], expand: NO_EXPAND, serves: Serves::Download(Child::Offers) },
     Route { path: "/opportunities/:id/panels", scope: "panels", params: NO_PARAMS, expand: STAGE_EXPAND, serves: Serves::Children(Child::Panels) },
     Route { path: "/opportunities/:id/panels/:child", scope: "panels", params: NO_PARAMS, expand: STAGE_EXPAND, serves: Serves::Child(Child::Panels) },
     Route { path: "/opportunities/:id/referrals", scope: "referrals", params: NO_PARAMS, expand: REFERRAL_EXPAND, serves: Serves::Children(Child::Referrals) },
     Route { path: "/opportunities/:id/referrals/:child", scope: "referrals", params: NO_PARAMS, expand: REFERRAL_EXPAND, serves: Serves::Child(Child::Referrals) },
     Route { path: "/opportunities/:id/resumes", scope: "resumes", params: UPLOADED, expand: NO_EXPAND, serves: Serves::Children(Child::Resumes) },
     Route { path: "/opportunities/:id/resumes/:child", scope: "resumes", params: NO_PARAMS, expand: NO_EXPAND, serves: Serves::Child(Child::Resumes) },
+    Route { path: "/opportunities/:id/resumes/:child/download", scope: "resumes", params: NO_PARAMS, expand: NO_EXPAND, serves: Serves::Download(Child::Resumes) },
     Route { path: "/opportunities/:id/forms", scope: "forms", params: NO_PARAMS, expand: STAGE_EXPAND, serves: Serves::Children(Child::Forms) },
     Route { path: "/opportunities/:id/forms/:child", scope: "forms", params: NO_PARAMS, expand: STAGE_EXPAND, serves: Serves::Child(Child::Forms) },
     Route { path: "/applications/deleted", scope: "applications", params: &["deleted_at"], expand: NO_EXPAND, serves: Serves::Rows("applications_deleted") },
@@ -156,6 +169,11 @@ const ROUTES: &[Route] = &[
     Route { path: "/postings", scope: "postings", params: POSTING_PARAMS, expand: POSTING_EXPAND, serves: Serves::Rows("postings") },
     Route { path: "/postings/deleted", scope: "postings", params: &["deleted_at"], expand: NO_EXPAND, serves: Serves::Rows("postings_deleted") },
     Route { path: "/postings/:id", scope: "postings", params: NO_PARAMS, expand: POSTING_EXPAND, serves: Serves::Row("postings") },
+    Route { path: "/postings/:id/apply", scope: "postings", params: &["location", "distribution"], expand: NO_EXPAND, serves: Serves::OfPosting(OfPosting::Apply) },
+    Route { path: "/postings/:id/users", scope: "postings", params: NO_PARAMS, expand: NO_EXPAND, serves: Serves::OfPosting(OfPosting::Users) },
+    Route { path: "/surveys/diversity/:id", scope: "diversity_surveys", params: &["country_code", "location"], expand: NO_EXPAND, serves: Serves::OfPosting(OfPosting::Surveys) },
+    Route { path: "/eeo/responses", scope: "eeo_responses", params: &["fromDate", "toDate"], expand: NO_EXPAND, serves: Serves::Eeo(Eeo::Anonymous) },
+    Route { path: "/eeo/responses/pii", scope: "eeo_responses_pii", params: &["created_at"], expand: EEO_EXPAND, serves: Serves::Eeo(Eeo::Personal) },
     Route { path: "/stages", scope: "stages", params: NO_PARAMS, expand: NO_EXPAND, serves: Serves::Rows("stages") },
     Route { path: "/stages/:id", scope: "stages", params: NO_PARAMS, expand: NO_EXPAND, serves: Serves::Row("stages") },
     Route { path: "/archive_reasons", scope: "archive_reasons", params: &["type"], expand: NO_EXPAND, serves: Serves::Rows("archive_reasons") },
@@ -184,7 +202,7 @@ fn bad(message: &str) -> Reply {
     refusal(400, "BadRequestError", message)
 }
 
-fn missing(what: &str, id: &str) -> Reply {
+pub(super) fn missing(what: &str, id: &str) -> Reply {
     refusal(404, "ResourceNotFound", &format!("{what} {id} was not found"))
 }
 
@@ -391,12 +409,22 @@ impl Ask<'_> {
                 let row = account.child(slot, child, wanted).ok_or_else(|| missing(child.name(), wanted))?;
                 Ok(single(&child_text(account, slot, row, &expand)))
             }
+            Serves::Download(child) => {
+                let slot = self.visible(account, id)?;
+                let status = match (child, self.params.one("status")?) {
+                    (Child::Offers, Some(status @ ("sent" | "signed"))) => status,
+                    (Child::Offers, _) => return Err(bad("status must be sent or signed")),
+                    _ => "",
+                };
+                let wanted = self.captures.get(1).copied().unwrap_or("");
+                let wanted = Wanted { opportunity: id, child, id: wanted, status };
+                let bytes = account.download(slot, &wanted)?;
+                Ok(files::redirect(self.world, &self.caller.account, &wanted).unwrap_or(bytes))
+            }
+            Serves::OfPosting(of) => self.of_posting(account, id, of),
+            Serves::Eeo(kind) => self.eeo(account, kind, &expand),
             Serves::Row(table) => {
-                let row = account.table(table).and_then(|rows| rows.get(id));
-                let row = row.filter(|row| {
-                    row["confidentiality"] != "confidential" || self.caller.may("confidential:access:admin")
-                });
-                let mut row = row.cloned().ok_or_else(|| missing(table, id))?;
+                let mut row = self.row(account, table, id)?.clone();
                 put_in_place(account, &mut row, &expand);
                 Ok(single(&text(&row)))
             }
@@ -408,6 +436,14 @@ impl Ask<'_> {
         let slot = account.find(id);
         let may = |slot: &u32| !account.at(*slot).facts.confidential || self.caller.may("confidential:access:admin");
         slot.filter(may).ok_or_else(|| missing("opportunities", id))
+    }
+
+    /// The row of a small table, likewise.
+    fn row<'a>(&self, account: &'a Account, table: &str, id: &str) -> Result<&'a Value, Reply> {
+        let row = account.table(table).and_then(|rows| rows.get(id));
+        let row =
+            row.filter(|row| row["confidentiality"] != "confidential" || self.caller.may("confidential:access:admin"));
+        row.ok_or_else(|| missing(table, id))
     }
 
     /// One record as text; the expansions that a sync asks for come from the kept text.
@@ -560,7 +596,7 @@ impl Ask<'_> {
             _ => true,
         };
         let mut rows = account.child_rows(slot, child, first, limit, wanted);
-        if rows.is_empty() && start.is_none() && account.answers_404_when_empty(slot, child) {
+        if rows.is_empty() && account.answers_404(slot, child) {
             return Err(missing(child.name(), self.captures.first().copied().unwrap_or("")));
         }
         let position = |(n, row): &(usize, Value)| Position {
@@ -570,6 +606,69 @@ impl Ask<'_> {
         let positions = rows.iter().map(position).collect();
         rows.truncate(limit);
         let rows = rows.into_iter().map(|(_, row)| child_text(account, slot, row, expand)).collect();
+        self.page(account, Page { rows, positions })
+    }
+
+    /// What is below a posting.
+    fn of_posting(&self, account: &mut Account, id: &str, of: OfPosting) -> Result<Reply, Reply> {
+        let p = self.params;
+        let row = self.row(account, "postings", id)?;
+        let mut body = account.of_posting(of, row);
+        match of {
+            OfPosting::Apply => {
+                match p.one("distribution")? {
+                    None => {}
+                    Some(way @ ("internal" | "external")) => posting::keep_distribution(&mut body, way),
+                    Some(_) => return Err(bad("distribution must be internal or external")),
+                }
+                Ok(single(&text(&body)))
+            }
+            OfPosting::Users => Ok(Reply::json(200, text(&body).to_string())),
+            OfPosting::Surveys => {
+                let limit = p.limit(PAGE_ROWS)?;
+                let start = self.start(account)?;
+                let wanted = |row: &&Value| {
+                    p.any("country_code", |code| contains(&row["candidateLocations"]["countryCodes"], code))
+                        && p.any("location", |place| contains(&row["postingLocations"], place))
+                };
+                let rows = body
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .filter(wanted)
+                    .skip_while(|row| start.as_ref().is_some_and(|start| row["id"] != start.id.as_str()));
+                let rows: Vec<&Value> = rows.take(limit + 1).collect();
+                let position = |row: &&Value| Position { numbers: vec![], id: row["id"].as_str().unwrap_or("").into() };
+                let positions = rows.iter().map(position).collect();
+                let rows = rows.into_iter().take(limit).map(text).collect();
+                self.page(account, Page { rows, positions })
+            }
+        }
+    }
+
+    /// Answers for the statistics; each bound that is not given is that of the last week.
+    fn eeo(&self, account: &mut Account, kind: Eeo, expand: &[(&'static str, &'static str)]) -> Result<Reply, Reply> {
+        let p = self.params;
+        let now = self.world.clock.now().ms();
+        let asked = match kind {
+            Eeo::Anonymous => Range { start: p.time("fromDate")?, end: p.time("toDate")? },
+            Eeo::Personal => p.range("created_at")?,
+        };
+        let range = Range { start: asked.start.or(Some(now - eeo::USUAL_WINDOW_MS)), end: asked.end.or(Some(now)) };
+        let limit = p.limit(PAGE_ROWS)?;
+        let start = self.start(account)?;
+        let found = account.eeo_rows(kind, start.as_ref(), limit, |time| range.holds(Some(time)));
+        let (positions, mut rows): (Vec<Position>, Vec<Value>) = found.into_iter().unzip();
+        rows.truncate(limit);
+        for row in &mut rows {
+            put_in_place(account, row, expand);
+            if expand.iter().any(|(field, _)| *field == "contact")
+                && let Some(contact) = row["contact"].as_str().and_then(|id| account.contact(id))
+            {
+                row["contact"] = contact.into_owned();
+            }
+        }
+        let rows = rows.iter().map(text).collect();
         self.page(account, Page { rows, positions })
     }
 
@@ -645,7 +744,12 @@ impl Ask<'_> {
     fn check_names(&self) -> Result<(), Reply> {
         let listing = matches!(
             self.route.serves,
-            Serves::Opportunities | Serves::Rows(_) | Serves::Applications | Serves::Children(_)
+            Serves::Opportunities
+                | Serves::Rows(_)
+                | Serves::Applications
+                | Serves::Children(_)
+                | Serves::Eeo(_)
+                | Serves::OfPosting(OfPosting::Surveys)
         );
         for (name, _) in &self.params.0 {
             let time = name.strip_suffix("_start").or(name.strip_suffix("_end")).filter(|time| time.ends_with("_at"));

@@ -37,6 +37,7 @@ pub(super) enum Kind {
     Gone,
     Event,
     Child,
+    Apply,
 }
 
 /// SplitMix64: small, quick, and the same in every version of every crate.
@@ -357,7 +358,7 @@ impl Maker {
         let trace = |text: &str| if seen { json!(text) } else { Value::Null };
         let links = if r.chance(20) { Value::Null } else { told(person.links.into()) };
         let comments = told(json!(r.pick(COMMENTS)));
-        let questions = self.questions(&mut r, kind, by_hand, at, &user);
+        let questions = self.questions(&mut r, kind, by_hand, at, &user, &person.name);
         let mut body = json!({
             "id": self.application_id(s.serial).to_string(),
             "type": kind,
@@ -688,7 +689,7 @@ impl Maker {
     }
 
     /// An application's `customQuestions`: null, empty, a posting's form, or the different form of a referral.
-    fn questions(&self, r: &mut Rng, kind: &str, by_hand: bool, at: i64, user: &Value) -> Value {
+    fn questions(&self, r: &mut Rng, kind: &str, by_hand: bool, at: i64, user: &Value, name: &str) -> Value {
         if by_hand || r.chance(30) {
             return if r.chance(50) { Value::Null } else { json!([]) };
         }
@@ -712,6 +713,10 @@ impl Maker {
             json!({
                 "type": "text", "text": "Earliest start", "description": "", "required": false,
                 "id": self.id(Kind::Id, 3), "value": null,
+            }),
+            json!({
+                "type": "text", "text": "What shall we call you?", "description": "", "required": false,
+                "id": self.id(Kind::Id, 6), "value": name,
             }),
         ];
         if r.chance(30) {

@@ -13,11 +13,14 @@ mod api;
 mod children;
 mod control;
 mod data;
+mod eeo;
 mod faults;
+mod files;
 mod limit;
 mod oauth;
 mod overlay;
 mod paging;
+mod posting;
 mod reply;
 mod settings;
 #[cfg(test)]
@@ -46,6 +49,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::account::Account;
 use self::faults::Script;
+use self::files::Storage;
 use self::limit::Bucket;
 use self::oauth::OAuth;
 use self::reply::Reply;
@@ -217,6 +221,7 @@ struct World {
     oauth: Mutex<OAuth>,
     script: Mutex<Script>,
     stats: Mutex<Stats>,
+    storage: Mutex<Storage>,
     closing: CancellationToken,
 }
 
@@ -250,6 +255,7 @@ pub async fn start(options: Options) -> Result<Running, SandboxError> {
         oauth: Mutex::new(oauth),
         script: Mutex::default(),
         stats: Mutex::default(),
+        storage: Mutex::default(),
         closing: CancellationToken::new(),
     });
     let router = Router::new().fallback(handle).with_state(world.clone());
@@ -391,6 +397,7 @@ async fn answer(world: &Arc<World>, request: Request) -> Reply {
         ("POST", "/authorize/decision") => oauth::decide(world, &body),
         ("POST", "/oauth/token") => oauth::token(world, &head.headers, &body).await,
         ("POST", "/oauth/revoke") => oauth::revoke(world, &head.headers, &body).await,
+        ("GET", path) if path.starts_with("/_storage/") => files::storage(world, path, query, &head.headers),
         _ => api::answer(world, method, path, query, &head.headers).await,
     }
 }

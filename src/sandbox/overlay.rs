@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 use super::account::Account;
 use super::children::{self, Child, Parent};
 use super::data::Rng;
+use super::posting::OfPosting;
 
 /// One kind of children of one opportunity, as far as it is not as it was made.
 #[derive(Default)]
@@ -114,9 +115,11 @@ impl Account {
         self.child_at(&parent, slot, child, n).map(Cow::into_owned)
     }
 
-    /// Whether the listing answers 404 in place of being empty, which some opportunities without a resume do.
-    pub(super) fn answers_404_when_empty(&self, slot: u32, child: Child) -> bool {
-        child == Child::Resumes && self.at(slot).seeded.serial.is_multiple_of(3)
+    /// Whether the listing answers 404 in place of being empty, which it does of some opportunities without a resume.
+    pub(super) fn answers_404(&self, slot: u32, child: Child) -> bool {
+        child == Child::Resumes
+            && self.at(slot).seeded.serial.is_multiple_of(3)
+            && self.child_rows(slot, child, None, 0, |_| true).is_empty()
     }
 
     /// Every child of a kind in a default listing, each with its parent, whose order is the listing's.
@@ -131,9 +134,10 @@ impl Account {
         all
     }
 
-    /// The same by the resource's name.
+    /// The same by the resource's name; also of what is below postings.
     pub(super) fn children(&self, resource: &str) -> Option<Vec<ChildRecord>> {
-        Child::named(resource).map(|child| self.all_children(child))
+        let of_posting = || OfPosting::named(resource).map(|of| self.all_of_postings(of));
+        Child::named(resource).map(|child| self.all_children(child)).or_else(of_posting)
     }
 
     // ---- edits
@@ -201,7 +205,7 @@ impl Account {
         true
     }
 
-    /// Changes a child: the given fields (a null takes none away), or else what people usually change of its kind. The
+    /// Changes a child: the given fields, or else what people usually change of its kind. The
     /// opportunity is bumped by an edited note only, unless `bump` says otherwise.
     pub(super) fn edit_child(
         &mut self,
@@ -305,14 +309,16 @@ impl Account {
         touched
     }
 
-    /// Up to `n` children of distinct opportunities, the newest of each; softly deleted ones are left alone.
+    /// The first of the listing that is not deleted.
+    pub(super) fn newest_child(&self, slot: u32, child: Child) -> Option<String> {
+        let rows = self.child_rows(slot, child, None, 0, |row| row["deletedAt"].is_null());
+        rows.first().and_then(|(_, row)| row["id"].as_str().map(str::to_owned))
+    }
+
+    /// Up to `n` children of distinct opportunities, the newest of each.
     pub(super) fn some_children(&self, child: Child, n: usize, seed: u64) -> Vec<(u32, String)> {
         let slots = self.some_living(usize::MAX, &mut Rng::new(&[seed, 0x5e1, child as u64]));
-        let newest = |slot: u32| {
-            let rows = self.child_rows(slot, child, None, 0, |row| row["deletedAt"].is_null());
-            rows.first().and_then(|(_, row)| Some((slot, row["id"].as_str()?.to_owned())))
-        };
-        slots.into_iter().filter_map(newest).take(n).collect()
+        slots.into_iter().filter_map(|slot| Some((slot, self.newest_child(slot, child)?))).take(n).collect()
     }
 }
 
