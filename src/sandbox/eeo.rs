@@ -6,6 +6,7 @@
 //! stays among the anonymous ones and leaves the others. Rows come newest first.
 
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::account::{Account, Opportunity};
 use super::data::{ADDED, Maker, Rng};
@@ -55,22 +56,25 @@ impl Account {
         wanted: impl Fn(i64) -> bool,
     ) -> Vec<(Position, Value)> {
         let slots = (0u32..).zip(self.slots());
-        let mut found: Vec<(i64, String, u32)> = slots
+        let mut found: Vec<(i64, Uuid, u32)> = slots
             .filter_map(|(slot, o)| {
                 let time = self.eeo_time(o, kind).filter(|time| wanted(*time))?;
-                Some((time, o.id.to_string(), slot))
+                Some((time, o.id, slot))
             })
             .collect();
         found.sort_unstable_by(|a, b| b.cmp(a));
-        let first = start.map(|at| (at.numbers.first().copied().unwrap_or(0), at.id.as_str()));
-        let rows = found.into_iter().filter(|(time, id, _)| first.is_none_or(|first| (*time, id.as_str()) <= first));
+        let first = start.map(|at| {
+            let id = Uuid::parse_str(&at.id).unwrap_or(Uuid::nil());
+            (at.numbers.first().copied().unwrap_or(0), id)
+        });
+        let rows = found.into_iter().filter(|(time, id, _)| first.is_none_or(|first| (*time, *id) <= first));
         rows.take(limit.saturating_add(1))
             .map(|(time, id, slot)| {
                 let row = match kind {
                     Eeo::Anonymous => self.eeo_row(slot),
                     Eeo::Personal => self.eeo_personal_row(slot, time),
                 };
-                (Position { numbers: vec![time], id }, row)
+                (Position { numbers: vec![time], id: id.to_string() }, row)
             })
             .collect()
     }
