@@ -13,8 +13,12 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::AccountSize;
+use super::children::Child;
 use super::data::{self, ADDED, Facts, Maker, Rng, Seeded};
+use super::eeo::Eeo;
+use super::overlay::{ChildRecord, Overlay};
 use super::paging::{Issued, Position};
+use super::posting::OfPosting;
 
 /// The listing's order: stage rank ascending, last advanced first, then the id.
 pub(super) type Key = (i64, Reverse<i64>, u128, u32);
@@ -33,6 +37,10 @@ pub(super) struct Account {
     persons: Vec<Person>,
     person_by_id: HashMap<String, u32>,
     tables: BTreeMap<&'static str, Table>,
+    /// Edited children; all others are made when somebody asks.
+    pub(super) overlays: HashMap<(u32, Child), Overlay>,
+    /// Edited answers below postings.
+    pub(super) posting_edits: HashMap<(OfPosting, String), Value>,
     pub(super) issued: Issued,
     churn: Option<u32>,
     listings: u32,
@@ -41,10 +49,14 @@ pub(super) struct Account {
 
 /// An opportunity that lives or lived.
 pub(super) struct Opportunity {
-    id: Uuid,
+    pub(super) id: Uuid,
     pub(super) facts: Facts,
     pub(super) seeded: Seeded,
-    alive: bool,
+    /// Whose it is now; after a merge of contacts not who it was made for.
+    person: u32,
+    /// Whether the person was anonymized, which children show too.
+    pub(super) blanked: bool,
+    pub(super) alive: bool,
     body: Option<Box<Value>>,
     application: Application,
     /// By what is expanded: nothing, applications, contact, both.
@@ -91,6 +103,8 @@ impl Account {
             persons: Vec::new(),
             person_by_id: HashMap::new(),
             tables: tables(&maker, size),
+            overlays: HashMap::new(),
+            posting_edits: HashMap::new(),
             issued: Issued::default(),
             churn: None,
             listings: 0,
@@ -127,7 +141,17 @@ impl Account {
         }
         let id = self.maker.opportunity_id(serial);
         let application = if seeded.posting.is_some() { Application::Seeded } else { Application::Absent };
-        let new = Opportunity { id, facts, seeded, alive: true, body: None, application, json: Default::default() };
+        let new = Opportunity {
+            id,
+            facts,
+            seeded,
+            person,
+            blanked: seeded.anonymized,
+            alive: true,
+            body: None,
+            application,
+            json: Default::default(),
+        };
         self.order.insert(new.key(slot));
         self.by_id.insert(id, slot);
         self.slots.push(new);
@@ -142,6 +166,11 @@ impl Account {
 
     pub(super) fn at(&self, slot: u32) -> &Opportunity {
         &self.slots[slot as usize]
+    }
+
+    /// All that live or lived, by their number.
+    pub(super) fn slots(&self) -> &[Opportunity] {
+        &self.slots
     }
 
     /// Up to `limit` records from `start` on, and the one after them.
@@ -254,7 +283,7 @@ impl Account {
     // ---- edits
 
     /// Changes a record as `edit` says and, given a time, bumps `updatedAt` to it (a moment later when it was that already).
-    fn change(
+    pub(super) fn change(
         &mut self,
         slot: u32,
         now: Option<i64>,
@@ -303,10 +332,14 @@ impl Account {
         }
     }
 
-    /// Distinct living records that a default listing shows.
-    fn some_living(&self, n: usize, r: &mut Rng) -> Vec<u32> {
-        let mut slots: Vec<u32> =
-            self.order.iter().map(|key| key.3).filter(|slot| !self.at(*slot).facts.confidential).collect();
+    /// The living records that a default listing shows, in its order.
+    pub(super) fn open(&self) -> impl Iterator<Item = u32> {
+        self.order.iter().map(|key| key.3).filter(|slot| !self.at(*slot).facts.confidential)
+    }
+
+    /// Some of them, distinct.
+    pub(super) fn some_living(&self, n: usize, r: &mut Rng) -> Vec<u32> {
+        let mut slots: Vec<u32> = self.open().collect();
         let n = n.min(slots.len());
         for k in 0..n {
             let other = k + r.below(slots.len() - k);
@@ -415,7 +448,50 @@ impl Account {
     pub(super) fn anonymize(&mut self, opportunity: &str, now: i64) -> bool {
         let Some(slot) = self.find(opportunity) else { return false };
         let contact = self.body(slot)["contact"].as_str().map(str::to_owned);
-        contact.is_some_and(|id| !self.change_person(&id, now, data::anonymize).is_empty())
+        let person = self.at(slot).person;
+        if contact.is_none_or(|id| self.change_person(&id, now, data::anonymize).is_empty()) {
+            return false;
+        }
+        let slots = self.persons.get(person as usize).map(|person| person.slots.clone()).unwrap_or_default();
+        for slot in slots {
+            self.slots[slot as usize].blanked = true;
+            self.blank_children(slot);
+        }
+        true
+    }
+
+    /// Two contacts turn out to be one person: the opportunities of `from` refer to `into`, show its data and are bumped;
+    /// `from` is no longer found. What hangs on the opportunities stays as it is. Returns the ids of those that moved.
+    pub(super) fn merge_contacts(&mut self, from: &str, into: &str, now: i64) -> Vec<String> {
+        let Some(target) = self.contact(into).map(Cow::into_owned).filter(|_| from != into) else { return vec![] };
+        let Some(to) = self.person_by_id.get(into).copied() else { return vec![] };
+        let Some(gone) = self.person_by_id.remove(from) else { return vec![] };
+        let slots = self.persons.get_mut(gone as usize).map(|p| std::mem::take(&mut p.slots)).unwrap_or_default();
+        for slot in &slots {
+            let alive = self.at(*slot).alive;
+            self.change(*slot, alive.then_some(now), |body, _| {
+                body.insert("contact".into(), target["id"].clone());
+                body.insert("location".into(), target["location"]["name"].clone());
+                for field in ["name", "headline", "emails", "phones", "dataProtection", "isAnonymized"] {
+                    body.insert(field.into(), target[field].clone());
+                }
+                // A part that only contacts show.
+                if let Some(parts) = body.get_mut("dataProtection").and_then(Value::as_object_mut) {
+                    parts.remove("interviewIntelligence");
+                }
+            });
+            let moved = &mut self.slots[*slot as usize];
+            moved.person = to;
+            if target["isAnonymized"] == true {
+                moved.blanked = true;
+                self.blank_children(*slot);
+            }
+        }
+        let alive: Vec<u32> = slots.iter().copied().filter(|slot| self.at(*slot).alive).collect();
+        if let Some(person) = self.persons.get_mut(to as usize) {
+            person.slots.extend(slots);
+        }
+        self.ids(&alive)
     }
 
     /// New opportunities of new people, made now, with serial numbers that no first load used.
@@ -664,13 +740,24 @@ impl Account {
 
     /// Every record of a resource, as the default listing would show it, in its order.
     pub(super) fn dump(&self, resource: &str) -> Option<Vec<Value>> {
-        let open = || self.order.iter().map(|key| key.3).filter(|slot| !self.at(*slot).facts.confidential);
+        if let Some(children) = self.children(resource) {
+            let parent = if OfPosting::named(resource).is_some() { "postingId" } else { "opportunityId" };
+            let with_parent = |child: ChildRecord| {
+                let mut record = child.record;
+                record[parent] = json!(child.parent_id);
+                record
+            };
+            return Some(children.into_iter().map(with_parent).collect());
+        }
+        let eeo = |kind| self.eeo_rows(kind, None, usize::MAX, |_| true).into_iter().map(|(_, row)| row).collect();
         Some(match resource {
-            "opportunities" => open().map(|slot| self.body(slot).into_owned()).collect(),
-            "opportunities_expanded" => open().map(|slot| self.expanded(slot, true, true)).collect(),
-            "applications" => open().filter_map(|slot| self.application(slot).map(Cow::into_owned)).collect(),
+            "eeo_responses" | "eeo/responses" => eeo(Eeo::Anonymous),
+            "eeo_responses_pii" | "eeo/responses/pii" => eeo(Eeo::Personal),
+            "opportunities" => self.open().map(|slot| self.body(slot).into_owned()).collect(),
+            "opportunities_expanded" => self.open().map(|slot| self.expanded(slot, true, true)).collect(),
+            "applications" => self.open().filter_map(|slot| self.application(slot).map(Cow::into_owned)).collect(),
             "contacts" => {
-                let ids: BTreeSet<u32> = open().map(|slot| self.at(slot).seeded.person).collect();
+                let ids: BTreeSet<u32> = self.open().map(|slot| self.at(slot).person).collect();
                 let id = |n: &u32| self.maker.contact_id(*n).to_string();
                 ids.iter().filter_map(|n| self.contact(&id(n)).map(Cow::into_owned)).collect()
             }
@@ -686,6 +773,10 @@ impl Account {
 }
 
 impl Opportunity {
+    pub(super) fn has_application(&self) -> bool {
+        !matches!(self.application, Application::Absent)
+    }
+
     /// The sort key under the present data; the order holds exactly these.
     fn key(&self, slot: u32) -> Key {
         let rank = if self.facts.stage == u32::MAX { UNKNOWN_STAGE_RANK } else { i64::from(self.facts.stage) };

@@ -11,9 +11,13 @@ use axum::http::HeaderMap;
 use serde_json::{Value, json};
 
 use super::account::{Account, Opportunity, text};
+use super::children::Child;
+use super::eeo::{self, Eeo};
 use super::faults::{Action, Asked};
+use super::files::{self, Wanted};
 use super::oauth::Caller;
 use super::paging::Position;
+use super::posting::{self, OfPosting};
 use super::reply::{Manner, Reply};
 use super::{World, lock};
 
@@ -53,6 +57,26 @@ enum Serves {
     Row(&'static str),
     /// Two lists in one object.
     Dispositions,
+    /// A listing below an opportunity.
+    Children(Child),
+    /// One row of it.
+    Child(Child),
+    /// Its bytes.
+    Download(Child),
+    OfPosting(OfPosting),
+    Eeo(Eeo),
+}
+
+impl Serves {
+    /// Scopes, without `:read:admin`, that the route needs beside its own.
+    fn also(self) -> &'static [&'static str] {
+        match self {
+            Self::Children(Child::FileActions) => &["opportunities"],
+            // Which of the two is not known.
+            Self::OfPosting(OfPosting::Users) => &["users"],
+            _ => &[],
+        }
+    }
 }
 
 const NO_PARAMS: &[&str] = &[];
@@ -71,6 +95,14 @@ const POSTING_EXPAND: &[(&str, &str)] =
     &[("user", "users"), ("owner", "users"), ("hiringManager", "users"), ("followers", "users")];
 const REQUISITION_EXPAND: &[(&str, &str)] =
     &[("creator", "users"), ("owner", "users"), ("hiringManager", "users"), ("postings", "postings")];
+const USER_EXPAND: &[(&str, &str)] = &[("user", "users")];
+const CREATOR_EXPAND: &[(&str, &str)] = &[("creator", "users")];
+const STAGE_EXPAND: &[(&str, &str)] = &[("user", "users"), ("stage", "stages")];
+const REFERRAL_EXPAND: &[(&str, &str)] = &[("user", "users"), ("referrer", "users"), ("stage", "stages")];
+const INTERVIEW_EXPAND: &[(&str, &str)] =
+    &[("user", "users"), ("stage", "stages"), ("postings", "postings"), ("feedbackForms", "feedback")];
+const EEO_EXPAND: &[(&str, &str)] = &[("contact", "contacts"), ("hiringManager", "users"), ("posting", "postings")];
+const UPLOADED: &[&str] = &["uploaded_at"];
 const OPPORTUNITY_PARAMS: &[&str] = &[
     "email",
     "tag",
@@ -109,6 +141,27 @@ const ROUTES: &[Route] = &[
     Route { path: "/opportunities/:id", scope: "opportunities", params: NO_PARAMS, expand: OPPORTUNITY_EXPAND, serves: Serves::Opportunity },
     Route { path: "/opportunities/:id/applications", scope: "applications", params: NO_PARAMS, expand: APPLICATION_EXPAND, serves: Serves::Applications },
     Route { path: "/opportunities/:id/applications/:application", scope: "applications", params: NO_PARAMS, expand: APPLICATION_EXPAND, serves: Serves::Application },
+    Route { path: "/opportunities/:id/feedback", scope: "feedback", params: NO_PARAMS, expand: USER_EXPAND, serves: Serves::Children(Child::Feedback) },
+    Route { path: "/opportunities/:id/feedback/:child", scope: "feedback", params: NO_PARAMS, expand: USER_EXPAND, serves: Serves::Child(Child::Feedback) },
+    Route { path: "/opportunities/:id/files", scope: "files", params: UPLOADED, expand: NO_EXPAND, serves: Serves::Children(Child::Files) },
+    Route { path: "/opportunities/:id/files/:child", scope: "files", params: NO_PARAMS, expand: NO_EXPAND, serves: Serves::Child(Child::Files) },
+    Route { path: "/opportunities/:id/files/:child/download", scope: "files", params: NO_PARAMS, expand: NO_EXPAND, serves: Serves::Download(Child::Files) },
+    Route { path: "/opportunities/:id/file_actions", scope: "files", params: &["occurred_at"], expand: NO_EXPAND, serves: Serves::Children(Child::FileActions) },
+    Route { path: "/opportunities/:id/interviews", scope: "interviews", params: NO_PARAMS, expand: INTERVIEW_EXPAND, serves: Serves::Children(Child::Interviews) },
+    Route { path: "/opportunities/:id/interviews/:child", scope: "interviews", params: NO_PARAMS, expand: INTERVIEW_EXPAND, serves: Serves::Child(Child::Interviews) },
+    Route { path: "/opportunities/:id/notes", scope: "notes", params: NO_PARAMS, expand: USER_EXPAND, serves: Serves::Children(Child::Notes) },
+    Route { path: "/opportunities/:id/notes/:child", scope: "notes", params: NO_PARAMS, expand: USER_EXPAND, serves: Serves::Child(Child::Notes) },
+    Route { path: "/opportunities/:id/offers", scope: "offers", params: NO_PARAMS, expand: CREATOR_EXPAND, serves: Serves::Children(Child::Offers) },
+    Route { path: "/opportunities/:id/offers/:child/download", scope: "offers", params: &["status"], expand: NO_EXPAND, serves: Serves::Download(Child::Offers) },
+    Route { path: "/opportunities/:id/panels", scope: "panels", params: NO_PARAMS, expand: STAGE_EXPAND, serves: Serves::Children(Child::Panels) },
+    Route { path: "/opportunities/:id/panels/:child", scope: "panels", params: NO_PARAMS, expand: STAGE_EXPAND, serves: Serves::Child(Child::Panels) },
+    Route { path: "/opportunities/:id/referrals", scope: "referrals", params: NO_PARAMS, expand: REFERRAL_EXPAND, serves: Serves::Children(Child::Referrals) },
+    Route { path: "/opportunities/:id/referrals/:child", scope: "referrals", params: NO_PARAMS, expand: REFERRAL_EXPAND, serves: Serves::Child(Child::Referrals) },
+    Route { path: "/opportunities/:id/resumes", scope: "resumes", params: UPLOADED, expand: NO_EXPAND, serves: Serves::Children(Child::Resumes) },
+    Route { path: "/opportunities/:id/resumes/:child", scope: "resumes", params: NO_PARAMS, expand: NO_EXPAND, serves: Serves::Child(Child::Resumes) },
+    Route { path: "/opportunities/:id/resumes/:child/download", scope: "resumes", params: NO_PARAMS, expand: NO_EXPAND, serves: Serves::Download(Child::Resumes) },
+    Route { path: "/opportunities/:id/forms", scope: "forms", params: NO_PARAMS, expand: STAGE_EXPAND, serves: Serves::Children(Child::Forms) },
+    Route { path: "/opportunities/:id/forms/:child", scope: "forms", params: NO_PARAMS, expand: STAGE_EXPAND, serves: Serves::Child(Child::Forms) },
     Route { path: "/applications/deleted", scope: "applications", params: &["deleted_at"], expand: NO_EXPAND, serves: Serves::Rows("applications_deleted") },
     Route { path: "/contacts/:id", scope: "contact", params: NO_PARAMS, expand: NO_EXPAND, serves: Serves::Contact },
     Route { path: "/users", scope: "users", params: &["email", "accessRole", "accessRole[]", "includeDeactivated", "external_directory_id"], expand: NO_EXPAND, serves: Serves::Rows("users") },
@@ -116,6 +169,11 @@ const ROUTES: &[Route] = &[
     Route { path: "/postings", scope: "postings", params: POSTING_PARAMS, expand: POSTING_EXPAND, serves: Serves::Rows("postings") },
     Route { path: "/postings/deleted", scope: "postings", params: &["deleted_at"], expand: NO_EXPAND, serves: Serves::Rows("postings_deleted") },
     Route { path: "/postings/:id", scope: "postings", params: NO_PARAMS, expand: POSTING_EXPAND, serves: Serves::Row("postings") },
+    Route { path: "/postings/:id/apply", scope: "postings", params: &["location", "distribution"], expand: NO_EXPAND, serves: Serves::OfPosting(OfPosting::Apply) },
+    Route { path: "/postings/:id/users", scope: "postings", params: NO_PARAMS, expand: NO_EXPAND, serves: Serves::OfPosting(OfPosting::Users) },
+    Route { path: "/surveys/diversity/:id", scope: "diversity_surveys", params: &["country_code", "location"], expand: NO_EXPAND, serves: Serves::OfPosting(OfPosting::Surveys) },
+    Route { path: "/eeo/responses", scope: "eeo_responses", params: &["fromDate", "toDate"], expand: NO_EXPAND, serves: Serves::Eeo(Eeo::Anonymous) },
+    Route { path: "/eeo/responses/pii", scope: "eeo_responses_pii", params: &["created_at"], expand: EEO_EXPAND, serves: Serves::Eeo(Eeo::Personal) },
     Route { path: "/stages", scope: "stages", params: NO_PARAMS, expand: NO_EXPAND, serves: Serves::Rows("stages") },
     Route { path: "/stages/:id", scope: "stages", params: NO_PARAMS, expand: NO_EXPAND, serves: Serves::Row("stages") },
     Route { path: "/archive_reasons", scope: "archive_reasons", params: &["type"], expand: NO_EXPAND, serves: Serves::Rows("archive_reasons") },
@@ -144,7 +202,7 @@ fn bad(message: &str) -> Reply {
     refusal(400, "BadRequestError", message)
 }
 
-fn missing(what: &str, id: &str) -> Reply {
+pub(super) fn missing(what: &str, id: &str) -> Reply {
     refusal(404, "ResourceNotFound", &format!("{what} {id} was not found"))
 }
 
@@ -233,15 +291,15 @@ pub(super) async fn with_faults(
 
 /// The first route that fits, and what stands for its `:x`.
 fn find<'a>(segments: &[&'a str]) -> Option<(&'static Route, Vec<&'a str>)> {
-    ROUTES.iter().find_map(|route| {
-        let pattern: Vec<&str> = route.path.trim_start_matches('/').split('/').collect();
-        let fits = |(pattern, segment): (&&str, &&str)| {
-            if pattern.starts_with(':') { !segment.is_empty() } else { pattern == segment }
+    let route = ROUTES.iter().find(|route| {
+        let mut pattern = route.path[1..].split('/');
+        let fits = |segment: &&str| {
+            pattern.next().is_some_and(|p| if p.starts_with(':') { !segment.is_empty() } else { p == *segment })
         };
-        let same = pattern.len() == segments.len() && pattern.iter().zip(segments).all(fits);
-        let captures = || pattern.iter().zip(segments).filter(|(p, _)| p.starts_with(':')).map(|(_, s)| *s);
-        same.then(|| (route, captures().collect()))
-    })
+        segments.iter().all(fits) && pattern.next().is_none()
+    })?;
+    let captures = route.path[1..].split('/').zip(segments).filter(|(p, _)| p.starts_with(':')).map(|(_, s)| *s);
+    Some((route, captures.collect()))
 }
 
 /// One request that has a route and a caller.
@@ -265,12 +323,18 @@ impl Ask<'_> {
     /// The reply, or as an error the refusal; both go to the client.
     fn serve(&self) -> Result<Reply, Reply> {
         let forbidden = || Reply::of_status(403, None, None, true);
-        if !self.caller.may(&format!("{}:read:admin", self.route.scope)) {
-            return Err(forbidden());
+        for scope in [self.route.scope].iter().chain(self.route.serves.also()) {
+            if !self.caller.may(&format!("{scope}:read:admin")) {
+                return Err(forbidden());
+            }
         }
         self.check_names()?;
         let expand = self.expand()?;
-        for (field, scope) in [("applications", "applications:read:admin"), ("contact", "contact:read:admin")] {
+        for (field, scope) in [
+            ("applications", "applications:read:admin"),
+            ("contact", "contact:read:admin"),
+            ("feedbackForms", "feedback:read:admin"),
+        ] {
             if expand.iter().any(|(name, _)| *name == field) && !self.caller.may(scope) {
                 return Err(forbidden());
             }
@@ -335,12 +399,32 @@ impl Ask<'_> {
                 let contact = account.contact(id).filter(|_| !hidden);
                 Ok(single(&contact.ok_or_else(|| missing("contacts", id))?.to_string()))
             }
+            Serves::Children(child) => {
+                let slot = self.visible(account, id)?;
+                self.children(account, slot, child, &expand)
+            }
+            Serves::Child(child) => {
+                let slot = self.visible(account, id)?;
+                let wanted = self.captures.get(1).copied().unwrap_or("");
+                let row = account.child(slot, child, wanted).ok_or_else(|| missing(child.name(), wanted))?;
+                Ok(single(&child_text(account, slot, row, &expand)))
+            }
+            Serves::Download(child) => {
+                let slot = self.visible(account, id)?;
+                let status = match (child, self.params.one("status")?) {
+                    (Child::Offers, Some(status @ ("sent" | "signed"))) => status,
+                    (Child::Offers, _) => return Err(bad("status must be sent or signed")),
+                    _ => "",
+                };
+                let wanted = self.captures.get(1).copied().unwrap_or("");
+                let wanted = Wanted { opportunity: id, child, id: wanted, status };
+                let bytes = account.download(slot, &wanted)?;
+                Ok(files::redirect(self.world, &self.caller.account, &wanted).unwrap_or(bytes))
+            }
+            Serves::OfPosting(of) => self.of_posting(account, id, of),
+            Serves::Eeo(kind) => self.eeo(account, kind, &expand),
             Serves::Row(table) => {
-                let row = account.table(table).and_then(|rows| rows.get(id));
-                let row = row.filter(|row| {
-                    row["confidentiality"] != "confidential" || self.caller.may("confidential:access:admin")
-                });
-                let mut row = row.cloned().ok_or_else(|| missing(table, id))?;
+                let mut row = self.row(account, table, id)?.clone();
                 put_in_place(account, &mut row, &expand);
                 Ok(single(&text(&row)))
             }
@@ -352,6 +436,14 @@ impl Ask<'_> {
         let slot = account.find(id);
         let may = |slot: &u32| !account.at(*slot).facts.confidential || self.caller.may("confidential:access:admin");
         slot.filter(may).ok_or_else(|| missing("opportunities", id))
+    }
+
+    /// The row of a small table, likewise.
+    fn row<'a>(&self, account: &'a Account, table: &str, id: &str) -> Result<&'a Value, Reply> {
+        let row = account.table(table).and_then(|rows| rows.get(id));
+        let row =
+            row.filter(|row| row["confidentiality"] != "confidential" || self.caller.may("confidential:access:admin"));
+        row.ok_or_else(|| missing(table, id))
     }
 
     /// One record as text; the expansions that a sync asks for come from the kept text.
@@ -483,6 +575,103 @@ impl Ask<'_> {
         self.page(account, Page { rows, positions })
     }
 
+    /// A listing below an opportunity, the newest first.
+    fn children(
+        &self,
+        account: &mut Account,
+        slot: u32,
+        child: Child,
+        expand: &[(&'static str, &'static str)],
+    ) -> Result<Reply, Reply> {
+        let p = self.params;
+        let (uploaded, occurred) = (p.range("uploaded_at")?, p.range("occurred_at")?);
+        let limit = p.limit(PAGE_ROWS)?;
+        let start = self.start(account)?;
+        let first = start.as_ref().map(|at| at.numbers.first().and_then(|n| usize::try_from(*n).ok()).unwrap_or(0));
+        let wanted = |row: &Value| match child {
+            Child::Files => uploaded.holds(time(&row["uploadedAt"])),
+            // A resume without an upload goes by its creation.
+            Child::Resumes => uploaded.holds(time(&row["file"]["uploadedAt"]).or_else(|| time(&row["createdAt"]))),
+            Child::FileActions => occurred.holds(time(&row["occurredAt"])),
+            _ => true,
+        };
+        let mut rows = account.child_rows(slot, child, first, limit, wanted);
+        if rows.is_empty() && account.answers_404(slot, child) {
+            return Err(missing(child.name(), self.captures.first().copied().unwrap_or("")));
+        }
+        let position = |(n, row): &(usize, Value)| Position {
+            numbers: vec![i64::try_from(*n).unwrap_or(0)],
+            id: row["id"].as_str().unwrap_or("").into(),
+        };
+        let positions = rows.iter().map(position).collect();
+        rows.truncate(limit);
+        let rows = rows.into_iter().map(|(_, row)| child_text(account, slot, row, expand)).collect();
+        self.page(account, Page { rows, positions })
+    }
+
+    /// What is below a posting.
+    fn of_posting(&self, account: &mut Account, id: &str, of: OfPosting) -> Result<Reply, Reply> {
+        let p = self.params;
+        let row = self.row(account, "postings", id)?;
+        let mut body = account.of_posting(of, row);
+        match of {
+            OfPosting::Apply => {
+                match p.one("distribution")? {
+                    None => {}
+                    Some(way @ ("internal" | "external")) => posting::keep_distribution(&mut body, way),
+                    Some(_) => return Err(bad("distribution must be internal or external")),
+                }
+                Ok(single(&text(&body)))
+            }
+            OfPosting::Users => Ok(Reply::json(200, text(&body).to_string())),
+            OfPosting::Surveys => {
+                let limit = p.limit(PAGE_ROWS)?;
+                let start = self.start(account)?;
+                let wanted = |row: &&Value| {
+                    p.any("country_code", |code| contains(&row["candidateLocations"]["countryCodes"], code))
+                        && p.any("location", |place| contains(&row["postingLocations"], place))
+                };
+                let rows = body
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .filter(wanted)
+                    .skip_while(|row| start.as_ref().is_some_and(|start| row["id"] != start.id.as_str()));
+                let rows: Vec<&Value> = rows.take(limit + 1).collect();
+                let position = |row: &&Value| Position { numbers: vec![], id: row["id"].as_str().unwrap_or("").into() };
+                let positions = rows.iter().map(position).collect();
+                let rows = rows.into_iter().take(limit).map(text).collect();
+                self.page(account, Page { rows, positions })
+            }
+        }
+    }
+
+    /// Answers for the statistics; each bound that is not given is that of the last week.
+    fn eeo(&self, account: &mut Account, kind: Eeo, expand: &[(&'static str, &'static str)]) -> Result<Reply, Reply> {
+        let p = self.params;
+        let now = self.world.clock.now().ms();
+        let asked = match kind {
+            Eeo::Anonymous => Range { start: p.time("fromDate")?, end: p.time("toDate")? },
+            Eeo::Personal => p.range("created_at")?,
+        };
+        let range = Range { start: asked.start.or(Some(now - eeo::USUAL_WINDOW_MS)), end: asked.end.or(Some(now)) };
+        let limit = p.limit(PAGE_ROWS)?;
+        let start = self.start(account)?;
+        let found = account.eeo_rows(kind, start.as_ref(), limit, |time| range.holds(Some(time)));
+        let (positions, mut rows): (Vec<Position>, Vec<Value>) = found.into_iter().unzip();
+        rows.truncate(limit);
+        for row in &mut rows {
+            put_in_place(account, row, expand);
+            if expand.iter().any(|(field, _)| *field == "contact")
+                && let Some(contact) = row["contact"].as_str().and_then(|id| account.contact(id))
+            {
+                row["contact"] = contact.into_owned();
+            }
+        }
+        let rows = rows.iter().map(text).collect();
+        self.page(account, Page { rows, positions })
+    }
+
     /// What a token belongs to: the path and every parameter but the token.
     fn query(&self) -> String {
         let mut params: Vec<String> = self
@@ -553,7 +742,15 @@ impl Ask<'_> {
 
     /// Refuses parameters that the endpoint does not have.
     fn check_names(&self) -> Result<(), Reply> {
-        let listing = matches!(self.route.serves, Serves::Opportunities | Serves::Rows(_) | Serves::Applications);
+        let listing = matches!(
+            self.route.serves,
+            Serves::Opportunities
+                | Serves::Rows(_)
+                | Serves::Applications
+                | Serves::Children(_)
+                | Serves::Eeo(_)
+                | Serves::OfPosting(OfPosting::Surveys)
+        );
         for (name, _) in &self.params.0 {
             let time = name.strip_suffix("_start").or(name.strip_suffix("_end")).filter(|time| time.ends_with("_at"));
             let known = match (name.as_str(), time) {
@@ -619,6 +816,24 @@ fn put_in_place(account: &Account, body: &mut Value, expand: &[(&'static str, &'
             None => {}
         }
     }
+}
+
+/// A child as it goes out.
+fn child_text(account: &Account, slot: u32, mut row: Value, expand: &[(&'static str, &'static str)]) -> Arc<str> {
+    put_in_place(account, &mut row, expand);
+    if expand.iter().any(|(field, _)| *field == "feedbackForms") {
+        for form in row["feedbackForms"].as_array_mut().into_iter().flatten() {
+            if let Some(feedback) = form.as_str().and_then(|id| account.child(slot, Child::Feedback, id)) {
+                *form = feedback;
+            }
+        }
+    }
+    text(&row)
+}
+
+/// A time, or its text.
+fn time(value: &Value) -> Option<i64> {
+    value.as_i64().or_else(|| value.as_str()?.parse().ok())
 }
 
 /// The filters that look into the record; several values of one mean any of them.

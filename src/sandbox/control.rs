@@ -9,11 +9,15 @@ use std::sync::Arc;
 
 use axum::http::{HeaderMap, header};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::account::Account;
+use super::children::Child;
 use super::faults::Fault;
+use super::files::Storage;
 use super::oauth::IssuedGrant;
+use super::overlay::{ChildRecord, Touched};
+use super::posting::OfPosting;
 use super::reply::Reply;
 use super::{World, lock};
 use crate::clock::Timestamp;
@@ -29,6 +33,8 @@ pub struct Stats {
     pub statuses: BTreeMap<u16, u64>,
     /// Requests to the token endpoint.
     pub token_requests: u64,
+    /// Requests to object storage that brought a credential, which it must never see.
+    pub credentials_at_storage: u64,
     /// Requests refused by an empty bucket (not those refused by a fault).
     pub refused_429: u64,
     /// The first request's arrival.
@@ -178,6 +184,64 @@ enum Op {
         #[serde(default)]
         bump: bool,
     },
+    /// To one opportunity, or one child each to `n` of them.
+    AddChild {
+        account: String,
+        resource: String,
+        #[serde(default)]
+        opportunity: Option<String>,
+        #[serde(default)]
+        n: usize,
+        #[serde(default)]
+        seed: u64,
+    },
+    /// One child of one opportunity, or the newest of each of `n`.
+    EditChild {
+        account: String,
+        resource: String,
+        #[serde(default)]
+        opportunity: Option<String>,
+        #[serde(default)]
+        id: Option<String>,
+        #[serde(default)]
+        fields: Option<Map<String, Value>>,
+        #[serde(default)]
+        bump: Option<bool>,
+        #[serde(default)]
+        n: usize,
+        #[serde(default)]
+        seed: u64,
+    },
+    DeleteChild {
+        account: String,
+        resource: String,
+        #[serde(default)]
+        opportunity: Option<String>,
+        #[serde(default)]
+        id: Option<String>,
+        #[serde(default)]
+        unlisted: bool,
+        #[serde(default)]
+        n: usize,
+        #[serde(default)]
+        seed: u64,
+    },
+    MergeContacts {
+        account: String,
+        from: String,
+        into: String,
+    },
+    EditPostingChild {
+        account: String,
+        resource: String,
+        posting: String,
+        #[serde(default)]
+        fields: Option<Map<String, Value>>,
+    },
+    RedirectDownloads {
+        #[serde(default)]
+        every_nth: Option<u32>,
+    },
     Fault {
         fault: Fault,
     },
@@ -215,8 +279,9 @@ impl Control {
 
     /// Every record of a resource as the API lists it without confidential access: `opportunities`,
     /// `opportunities_expanded` (with `expand=applications&expand=contact`), `applications`, `contacts`, `users`
-    /// (deactivated ones too), `postings`, `stages`, `archive_reasons`, `sources`, `tags`, `requisitions`, and
-    /// `opportunities/deleted`, `applications/deleted`, `postings/deleted`.
+    /// (deactivated ones too), `postings`, `stages`, `archive_reasons`, `sources`, `tags`, `requisitions`,
+    /// `opportunities/deleted`, `applications/deleted`, `postings/deleted`, `eeo_responses` and `eeo_responses_pii` (of all
+    /// times). Those of [`Control::children`] get the parent's id as `opportunityId` or `postingId`.
     #[must_use]
     pub fn dump(&self, account: &str, resource: &str) -> Option<Vec<Value>> {
         self.0.with(account, |account, _| account.dump(resource)).flatten()
@@ -366,6 +431,126 @@ impl Control {
         self.0.yes(account, |account, now| account.set_field(resource, id, field, None, bump.then_some(now)))
     }
 
+    /// Every record below an opportunity, with its parent: `feedback`, `files`, `file_actions`, `interviews`, `notes`,
+    /// `offers`, `panels`, `referrals`, `resumes`, `forms`; and below a posting: `posting_apply`, `posting_users` (the
+    /// entries of `users`), `diversity_surveys`. Parents stand in the order of the default listing, the children
+    /// of one in the order of theirs; those of confidential opportunities are left out, softly deleted ones are not.
+    #[must_use]
+    pub fn children(&self, account: &str, resource: &str) -> Option<Vec<ChildRecord>> {
+        self.0.with(account, |account, _| account.children(resource)).flatten()
+    }
+
+    /// Adds a child, made now; its id. Feedback, files, interviews, notes and resumes bump the opportunity.
+    pub fn add_child(&self, account: &str, resource: &str, opportunity: &str) -> Option<String> {
+        let child = Child::named(resource)?;
+        self.0.with(account, |account, now| Some(account.add_child(account.find(opportunity)?, child, now))).flatten()
+    }
+
+    /// Adds a child to each of `n` distinct opportunities.
+    pub fn add_children(&self, account: &str, resource: &str, n: usize, seed: u64) -> Vec<Touched> {
+        let Some(child) = Child::named(resource) else { return vec![] };
+        self.0.with(account, |account, now| account.add_children(child, n, seed, now)).unwrap_or_default()
+    }
+
+    /// Sets fields of a child, or changes without them what people usually change of its kind. Edited notes bump the
+    /// opportunity, other children do not, unless `bump` says otherwise.
+    pub fn edit_child(
+        &self,
+        account: &str,
+        resource: &str,
+        opportunity: &str,
+        id: &str,
+        fields: Option<&Map<String, Value>>,
+        bump: Option<bool>,
+    ) -> bool {
+        let Some(child) = Child::named(resource) else { return false };
+        self.0.yes(account, |account, now| {
+            account.find(opportunity).is_some_and(|slot| account.edit_child(slot, child, id, fields, bump, now))
+        })
+    }
+
+    /// Changes the newest child of each of up to `n` distinct opportunities.
+    pub fn edit_children(
+        &self,
+        account: &str,
+        resource: &str,
+        n: usize,
+        seed: u64,
+        bump: Option<bool>,
+    ) -> Vec<Touched> {
+        self.each_child(account, resource, n, seed, |account, slot, child, id, now| {
+            account.edit_child(slot, child, id, None, bump, now)
+        })
+    }
+
+    /// Deletes a child without bumping the opportunity. Feedback, notes and forms stay listed with `deletedAt`, unless they
+    /// are to be `unlisted`: then only the single object shows them. Others are gone.
+    pub fn delete_child(&self, account: &str, resource: &str, opportunity: &str, id: &str, unlisted: bool) -> bool {
+        let Some(child) = Child::named(resource) else { return false };
+        self.0.yes(account, |account, now| {
+            account.find(opportunity).is_some_and(|slot| account.delete_child(slot, child, id, unlisted, now))
+        })
+    }
+
+    /// The child that stands first in the listing.
+    fn newest_child(&self, account: &str, resource: &str, opportunity: &str) -> Option<String> {
+        let child = Child::named(resource)?;
+        let newest = self.0.with(account, |account, _| account.newest_child(account.find(opportunity)?, child));
+        newest.flatten()
+    }
+
+    /// Deletes the newest child of each of up to `n` distinct opportunities.
+    pub fn delete_children(&self, account: &str, resource: &str, n: usize, seed: u64, unlisted: bool) -> Vec<Touched> {
+        self.each_child(account, resource, n, seed, |account, slot, child, id, now| {
+            account.delete_child(slot, child, id, unlisted, now)
+        })
+    }
+
+    /// Does something to the newest child of each of some opportunities.
+    fn each_child(
+        &self,
+        account: &str,
+        resource: &str,
+        n: usize,
+        seed: u64,
+        act: impl Fn(&mut Account, u32, Child, &str, i64) -> bool,
+    ) -> Vec<Touched> {
+        let Some(child) = Child::named(resource) else { return vec![] };
+        let all = self.0.with(account, |account, now| {
+            let chosen = account.some_children(child, n, seed);
+            let done = chosen.into_iter().filter(|(slot, id)| act(account, *slot, child, id, now)).collect::<Vec<_>>();
+            done.into_iter()
+                .map(|(slot, id)| Touched { opportunity: account.at(slot).id.to_string(), id })
+                .collect::<Vec<Touched>>()
+        });
+        all.unwrap_or_default()
+    }
+
+    /// Merges two contacts: the opportunities of `from` refer to `into` and are bumped, `from` answers 404 from now on; the
+    /// ids of those opportunities.
+    pub fn merge_contacts(&self, account: &str, from: &str, into: &str) -> Vec<String> {
+        self.0.with(account, |account, now| account.merge_contacts(from, into, now)).unwrap_or_default()
+    }
+
+    /// Sets fields of a posting's `posting_apply`, `posting_users` or (its first) `diversity_surveys`, or without them
+    /// changes something. The posting is not bumped.
+    pub fn edit_posting_child(
+        &self,
+        account: &str,
+        resource: &str,
+        posting: &str,
+        fields: Option<&Map<String, Value>>,
+    ) -> bool {
+        let Some(of) = OfPosting::named(resource) else { return false };
+        self.0.yes(account, |account, now| account.edit_of_posting(of, posting, fields, now))
+    }
+
+    /// From now on every n-th download answers 302 to object storage: another host name of this machine, an address that
+    /// is good for a minute, and no credential wanted (see [`Stats::credentials_at_storage`]). `None` or zero ends it.
+    pub fn redirect_downloads(&self, every_nth: Option<u32>) {
+        *lock(&self.0.storage) = Storage::every(every_nth);
+    }
+
     /// Adds a line to the script of faults.
     pub fn fault(&self, fault: Fault) {
         lock(&self.0.script).add(fault);
@@ -436,6 +621,34 @@ impl Control {
             Op::RemoveField { account, resource, id, field, bump } => {
                 json!(self.remove_field(&account, &resource, &id, &field, bump))
             }
+            Op::AddChild { account, resource, opportunity, n, seed } => match opportunity {
+                Some(parent) => {
+                    let id = self.add_child(&account, &resource, &parent);
+                    touched(parent, id)
+                }
+                None => json!(self.add_children(&account, &resource, n, seed)),
+            },
+            Op::EditChild { account, resource, opportunity, id, fields, bump, n, seed } => match opportunity {
+                Some(parent) => {
+                    let id = id.or_else(|| self.newest_child(&account, &resource, &parent));
+                    let edit = |id: &String| self.edit_child(&account, &resource, &parent, id, fields.as_ref(), bump);
+                    touched(parent.clone(), id.filter(edit))
+                }
+                None => json!(self.edit_children(&account, &resource, n, seed, bump)),
+            },
+            Op::DeleteChild { account, resource, opportunity, id, unlisted, n, seed } => match opportunity {
+                Some(parent) => {
+                    let id = id.or_else(|| self.newest_child(&account, &resource, &parent));
+                    let delete = |id: &String| self.delete_child(&account, &resource, &parent, id, unlisted);
+                    touched(parent.clone(), id.filter(delete))
+                }
+                None => json!(self.delete_children(&account, &resource, n, seed, unlisted)),
+            },
+            Op::MergeContacts { account, from, into } => json!(self.merge_contacts(&account, &from, &into)),
+            Op::EditPostingChild { account, resource, posting, fields } => {
+                json!(self.edit_posting_child(&account, &resource, &posting, fields.as_ref()))
+            }
+            Op::RedirectDownloads { every_nth } => json!(self.redirect_downloads(every_nth)),
             Op::Fault { fault } => json!(self.fault(fault)),
             Op::ClearFaults => json!(self.clear_faults()),
             Op::Revoke { account } => json!(self.revoke(&account)),
@@ -444,6 +657,11 @@ impl Control {
             Op::ResetStats => json!(self.reset_stats()),
         }
     }
+}
+
+/// What an operation on one child answers.
+fn touched(opportunity: String, id: Option<String>) -> Value {
+    json!(id.map(|id| Touched { opportunity, id }).into_iter().collect::<Vec<_>>())
 }
 
 impl std::fmt::Debug for Control {

@@ -36,6 +36,8 @@ pub(super) enum Kind {
     Count,
     Gone,
     Event,
+    Child,
+    Apply,
 }
 
 /// SplitMix64: small, quick, and the same in every version of every crate.
@@ -204,6 +206,11 @@ impl Maker {
         Rng::new(&[self.seed, Kind::Id as u64, Kind::Application as u64, u64::from(serial)]).uuid()
     }
 
+    /// The stream of one child's numbers; `of` tells the kinds of children apart.
+    pub(super) fn child_rng(&self, of: u64, serial: u32, n: u64) -> Rng {
+        Rng::new(&[self.seed, Kind::Child as u64, of, u64::from(serial), n])
+    }
+
     pub(super) fn contact_id(&self, person: u32) -> Uuid {
         Rng::new(&[self.seed, Kind::Id as u64, Kind::Person as u64, u64::from(person)]).uuid()
     }
@@ -351,7 +358,7 @@ impl Maker {
         let trace = |text: &str| if seen { json!(text) } else { Value::Null };
         let links = if r.chance(20) { Value::Null } else { told(person.links.into()) };
         let comments = told(json!(r.pick(COMMENTS)));
-        let questions = self.questions(&mut r, kind, by_hand, at, &user);
+        let questions = self.questions(&mut r, kind, by_hand, at, &user, &person.name);
         let mut body = json!({
             "id": self.application_id(s.serial).to_string(),
             "type": kind,
@@ -639,6 +646,26 @@ impl Maker {
         r.id_of(&self.users)
     }
 
+    /// Somebody of the account: id, name and mail, the same as the user's row says.
+    pub(super) fn user_card(&self, r: &mut Rng) -> (String, String, String) {
+        let n = r.below(self.users.len());
+        let mut r = self.rng(Kind::User, n);
+        let (first, last) = (r.pick(FIRST), r.pick(LAST));
+        let mail = format!("{}.{}{n}@example.com", ascii(first), ascii(last));
+        (self.users.get(n).cloned().unwrap_or_default(), format!("{first} {last}"), mail)
+    }
+
+    /// What the person was made to be called.
+    pub(super) fn person_name(&self, n: u32) -> String {
+        let mut r = self.rng(Kind::Person, n as usize);
+        r.next();
+        format!("{} {}", r.pick(FIRST), r.pick(LAST))
+    }
+
+    pub(super) fn posting_id(&self, n: u32) -> Option<&str> {
+        self.postings.get(n as usize).map(|posting| posting.id.as_str())
+    }
+
     pub(super) fn some_reason(&self, r: &mut Rng) -> Value {
         self.reasons.get(r.below(self.reasons.len())).map_or(Value::Null, |reason| json!(reason.0))
     }
@@ -662,7 +689,7 @@ impl Maker {
     }
 
     /// An application's `customQuestions`: null, empty, a posting's form, or the different form of a referral.
-    fn questions(&self, r: &mut Rng, kind: &str, by_hand: bool, at: i64, user: &Value) -> Value {
+    fn questions(&self, r: &mut Rng, kind: &str, by_hand: bool, at: i64, user: &Value, name: &str) -> Value {
         if by_hand || r.chance(30) {
             return if r.chance(50) { Value::Null } else { json!([]) };
         }
@@ -686,6 +713,10 @@ impl Maker {
             json!({
                 "type": "text", "text": "Earliest start", "description": "", "required": false,
                 "id": self.id(Kind::Id, 3), "value": null,
+            }),
+            json!({
+                "type": "text", "text": "What shall we call you?", "description": "", "required": false,
+                "id": self.id(Kind::Id, 6), "value": name,
             }),
         ];
         if r.chance(30) {
@@ -730,7 +761,7 @@ impl Maker {
     }
 
     /// Who someone is; the same on contact, opportunities and applications.
-    fn person(&self, n: u32, anonymized: bool) -> Person {
+    pub(super) fn person(&self, n: u32, anonymized: bool) -> Person {
         if anonymized {
             return Person::blank();
         }
@@ -786,13 +817,13 @@ impl Maker {
 }
 
 /// Name and ways to be reached.
-struct Person {
-    name: String,
+pub(super) struct Person {
+    pub(super) name: String,
     headline: String,
-    company: String,
-    location: String,
+    pub(super) company: String,
+    pub(super) location: String,
     phones: Vec<Value>,
-    emails: Vec<String>,
+    pub(super) emails: Vec<String>,
     links: Vec<String>,
     data_protection: Value,
 }
@@ -894,7 +925,7 @@ const SOURCES: &[&str] =
     &["Job site", "Referral", "Sourcing tool", "University", "job site", "Agência Norte", "Conference, spring"];
 const TAGS: &[&str] =
     &["priority", "Engineering", "Área técnica", "Porto", "relocation", "silver medalist", "2024-h1", "Night shift"];
-const TITLES: &[&str] = &[
+pub(super) const TITLES: &[&str] = &[
     "Data Engineer",
     "Support Agent",
     "Head of Finance",
@@ -923,7 +954,7 @@ const CITIES: &[&str] = &[
     "Cork, Ireland",
     "Oulu",
 ];
-const COMPANIES: &[&str] = &[
+pub(super) const COMPANIES: &[&str] = &[
     "Fenwick Robotics",
     "Orchard Analytics",
     "Quill & Cog",

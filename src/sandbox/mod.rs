@@ -10,12 +10,17 @@
 
 mod account;
 mod api;
+mod children;
 mod control;
 mod data;
+mod eeo;
 mod faults;
+mod files;
 mod limit;
 mod oauth;
+mod overlay;
 mod paging;
+mod posting;
 mod reply;
 mod settings;
 #[cfg(test)]
@@ -44,6 +49,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::account::Account;
 use self::faults::Script;
+use self::files::Storage;
 use self::limit::Bucket;
 use self::oauth::OAuth;
 use self::reply::Reply;
@@ -53,6 +59,7 @@ pub use self::control::{Control, Stats};
 pub use self::faults::{Action, Fault};
 pub use self::limit::Limit;
 pub use self::oauth::IssuedGrant;
+pub use self::overlay::{ChildRecord, Touched};
 
 /// The largest request body read; a token request is under 10 KiB, a control request with a record in it a little more.
 const REQUEST_BYTES: usize = 4 << 20;
@@ -214,6 +221,7 @@ struct World {
     oauth: Mutex<OAuth>,
     script: Mutex<Script>,
     stats: Mutex<Stats>,
+    storage: Mutex<Storage>,
     closing: CancellationToken,
 }
 
@@ -247,6 +255,7 @@ pub async fn start(options: Options) -> Result<Running, SandboxError> {
         oauth: Mutex::new(oauth),
         script: Mutex::default(),
         stats: Mutex::default(),
+        storage: Mutex::default(),
         closing: CancellationToken::new(),
     });
     let router = Router::new().fallback(handle).with_state(world.clone());
@@ -388,6 +397,7 @@ async fn answer(world: &Arc<World>, request: Request) -> Reply {
         ("POST", "/authorize/decision") => oauth::decide(world, &body),
         ("POST", "/oauth/token") => oauth::token(world, &head.headers, &body).await,
         ("POST", "/oauth/revoke") => oauth::revoke(world, &head.headers, &body).await,
+        ("GET", path) if path.starts_with("/_storage/") => files::storage(world, path, query, &head.headers),
         _ => api::answer(world, method, path, query, &head.headers).await,
     }
 }

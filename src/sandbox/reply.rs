@@ -51,6 +51,11 @@ impl Reply {
         Self::new(status, "text/html; charset=utf-8", body)
     }
 
+    /// A file.
+    pub(super) fn bytes(content_type: &'static str, body: Vec<u8>) -> Self {
+        Self::new(200, content_type, body)
+    }
+
     /// `to` goes out verbatim.
     pub(super) fn redirect(status: u16, to: &str) -> Self {
         Self { rare: vec![(header::LOCATION, to.to_owned())], ..Self::new(status, "text/plain", "") }

@@ -13,6 +13,10 @@ const NOW: i64 = 1_750_000_000_000;
 const ALL: &str = "offline_access applications:read:admin archive_reasons:read:admin contact:read:admin \
     opportunities:read:admin postings:read:admin requisitions:read:admin sources:read:admin stages:read:admin \
     tags:read:admin users:read:admin";
+/// Everything below an opportunity.
+const CHILDREN: [&str; 10] =
+    ["feedback", "files", "file_actions", "interviews", "notes", "offers", "panels", "referrals", "resumes", "forms"];
+const SINGLE: [&str; 8] = ["feedback", "files", "interviews", "notes", "panels", "referrals", "resumes", "forms"];
 
 struct Bed {
     running: Running,
@@ -40,6 +44,17 @@ impl Bed {
 
     async fn new(opportunities: usize) -> Self {
         Self::of(options(opportunities)).await
+    }
+
+    /// With every scope there is.
+    async fn open(opportunities: usize) -> Self {
+        let mut bed = Self::new(opportunities).await;
+        bed.grant(&Client::default().scopes.join(" ").replace("confidential:access:admin ", ""));
+        bed
+    }
+
+    fn grant(&mut self, scopes: &str) {
+        self.token = self.control.grant("acme", "sandbox-client", scopes).unwrap().access_token;
     }
 
     fn get(&self, path: &str, query: &[(&str, &str)]) -> reqwest::RequestBuilder {
@@ -841,6 +856,659 @@ async fn equal_options_give_equal_answers() {
     }
     assert_eq!(a.control.api_key("acme"), b.control.api_key("acme"));
     assert_ne!(a.control.api_key("acme"), a.control.api_key("birch"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn children_are_walked_record_by_record() {
+    let bed = Bed::open(60).await;
+    let opportunities = bed.control.dump("acme", "opportunities").unwrap();
+    for child in CHILDREN {
+        let truth = bed.control.children("acme", child).unwrap();
+        assert!(!truth.is_empty(), "{child}");
+        let mut seen = Vec::new();
+        for opportunity in &opportunities {
+            let path = format!("/v1/opportunities/{}/{child}", opportunity["id"].as_str().unwrap());
+            let mine: Vec<Value> =
+                truth.iter().filter(|c| opportunity["id"] == c.parent_id.as_str()).map(|c| c.record.clone()).collect();
+            if child == "resumes" && bed.status(&path, &[]).await == 404 {
+                assert!(mine.is_empty());
+                continue;
+            }
+            let rows = bed.walk(&path, &[("limit", "2")]).await;
+            assert_eq!(rows, mine, "{path}");
+            for row in &rows {
+                let one = format!("{path}/{}", row["id"].as_str().unwrap());
+                if SINGLE.contains(&child) {
+                    assert_eq!(bed.page(&one, &[]).await, json!({"data": row}));
+                } else {
+                    assert_eq!(bed.status(&one, &[]).await, 404);
+                }
+            }
+            seen.extend(rows);
+        }
+        assert_eq!(seen.len(), truth.len());
+        assert_eq!(ids(&seen).len(), truth.len(), "ids of {child} repeat");
+        let dump = bed.control.dump("acme", child).unwrap();
+        assert!(dump.iter().zip(&truth).all(|(row, child)| row["opportunityId"] == child.parent_id.as_str()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn some_have_more_children_than_a_page() {
+    let bed = Bed::open(30).await;
+    let truth = bed.control.children("acme", "notes").unwrap();
+    let crowded = truth.iter().find(|c| truth.iter().filter(|d| d.parent_id == c.parent_id).count() == 130).unwrap();
+    let path = format!("/v1/opportunities/{}/notes", crowded.parent_id);
+    let page = bed.page(&path, &[]).await;
+    assert_eq!((page["data"].as_array().unwrap().len(), &page["hasNext"]), (100, &json!(true)));
+    let next = page["next"].as_str().unwrap().to_owned();
+    assert!(next.starts_with("%5B"));
+    let rest = bed.page(&path, &[("offset", &next)]).await;
+    assert_eq!((rest["data"].as_array().unwrap().len(), &rest["hasNext"]), (30, &json!(false)));
+    assert_eq!(bed.status(&path, &[("limit", "50"), ("offset", &next)]).await, 400);
+    let other = format!("/v1/opportunities/{}/feedback", crowded.parent_id);
+    assert_eq!(bed.status(&other, &[("offset", &next)]).await, 400);
+    let truth = bed.control.children("acme", "files").unwrap();
+    assert!(truth.iter().any(|c| truth.iter().filter(|d| d.parent_id == c.parent_id).count() == 101));
+}
+
+#[tokio::test(start_paused = true)]
+async fn children_need_their_scope_and_their_parent() {
+    let mut bed = Bed::open(40).await;
+    let all = Client::default().scopes;
+    let without = |scope: &str| {
+        let left: Vec<&str> = all.iter().map(String::as_str).filter(|s| *s != format!("{scope}:read:admin")).collect();
+        left.join(" ")
+    };
+    let parent = |c: &Control, child: &str| c.children("acme", child).unwrap()[0].parent_id.clone();
+    for child in CHILDREN {
+        let path = format!("/v1/opportunities/{}/{child}", parent(&bed.control, child));
+        let scopes = match child {
+            "file_actions" => vec!["files", "opportunities"],
+            child => vec![child],
+        };
+        for scope in scopes {
+            bed.grant(&without(scope));
+            let denied = bed.ask(&path, &[]).await;
+            assert_eq!(denied.status(), 403, "{path} without {scope}");
+            let message = denied.json::<Value>().await.unwrap()["message"].clone();
+            assert_eq!(message, "The key you provided does not have access to this endpoint");
+        }
+        // A scope of the children is enough; only records of file actions want the opportunities' too.
+        if child != "file_actions" {
+            bed.grant(&format!("{child}:read:admin"));
+            assert_eq!(bed.status(&path, &[]).await, 200, "{path}");
+        }
+        bed.grant(&without("confidential"));
+        let unknown = format!("/v1/opportunities/8e605404-8010-46ae-a173-8cec5d82f149/{child}");
+        assert_eq!(bed.ask(&unknown, &[]).await.json::<Value>().await.unwrap()["code"], "ResourceNotFound");
+        assert_eq!(bed.status(&format!("{path}/nobody"), &[]).await, 404);
+        assert_eq!(bed.status(&path, &[("updated_at_start", "1")]).await, 400);
+        assert_eq!(bed.status(&path, &[("expand", "contact")]).await, 400);
+    }
+    for (path, scope) in [
+        ("/v1/eeo/responses", "eeo_responses"),
+        ("/v1/eeo/responses/pii", "eeo_responses_pii"),
+        ("/v1/surveys/diversity/x", "diversity_surveys"),
+        ("/v1/postings/x/apply", "postings"),
+        ("/v1/postings/x/users", "postings"),
+        ("/v1/postings/x/users", "users"),
+    ] {
+        bed.grant(&without(scope));
+        assert_eq!(bed.status(path, &[]).await, 403, "{path}");
+        bed.grant(&without("nothing"));
+        assert_eq!(bed.status(path, &[]).await, if path.contains("/x") { 404 } else { 200 }, "{path}");
+    }
+
+    let scopes = format!("{} confidential:access:admin", without("nothing"));
+    bed.grant(&scopes);
+    let hidden = bed.walk("/v1/opportunities", &[("confidentiality", "confidential")]).await;
+    let path = format!("/v1/opportunities/{}/notes", hidden[0]["id"].as_str().unwrap());
+    assert_eq!(bed.status(&path, &[]).await, 200);
+    bed.grant(&scopes.replace("confidential:access:admin", ""));
+    assert_eq!(bed.status(&path, &[]).await, 404);
+    assert!(bed.control.children("acme", "notes").unwrap().iter().all(|c| hidden[0]["id"] != c.parent_id.as_str()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_oddities_of_children_are_there() {
+    let bed = Bed::open(400).await;
+    let rows =
+        |child: &str| bed.control.children("acme", child).unwrap().into_iter().map(|c| c.record).collect::<Vec<_>>();
+    let some = |rows: &[Value], what: &dyn Fn(&Value) -> bool| rows.iter().any(what) && !rows.iter().all(what);
+    let feedback = rows("feedback");
+    for field in ["interview", "panel", "completedAt", "deletedAt", "instructions"] {
+        assert!(some(&feedback, &|row| row[field].is_null()), "{field}");
+    }
+    assert!(some(&feedback, &|row| row.get("updatedAt").is_none()));
+    assert!(feedback.iter().any(|row| row.get("updatedAt") == Some(&Value::Null)));
+    assert!(some(&feedback, &|row| row["baseTemplateId"] == "no-feedback"));
+    let values = |test: &dyn Fn(&Value) -> bool| {
+        feedback.iter().flat_map(|row| row["fields"].as_array().unwrap()).any(|field| test(&field["value"]))
+    };
+    assert!(values(&|v| v.is_string()) && values(&|v| v.is_array()) && values(&|v| v.is_null()));
+    assert!(values(&|v| v == 3) && values(&|v| v == "4 - Strong Hire") && values(&|v| v.is_f64()));
+    let files = rows("files");
+    for field in ["uploadedAt", "size"] {
+        assert!(some(&files, &|row| row[field].is_string()), "{field}");
+    }
+    assert!(some(&files, &|row| row["status"].is_null()) && some(&files, &|row| row["ext"].is_null()));
+    let interviews = rows("interviews");
+    assert!(some(&interviews, &|row| row.get("opportunityId").is_some()));
+    assert!(some(&interviews, &|row| row["canceledAt"].is_null()));
+    assert!(some(&interviews, &|row| row["feedbackForms"][0].is_string()));
+    for child in CHILDREN.iter().filter(|child| !["interviews", "file_actions"].contains(child)) {
+        assert!(rows(child).iter().all(|row| row.get("opportunityId").is_none()), "{child}");
+    }
+    let notes = rows("notes");
+    assert!(some(&notes, &|row| row["secret"] == true) && some(&notes, &|row| row["deletedAt"].is_null()));
+    assert!(notes.iter().any(|row| row["fields"].to_string().contains("Reminds me of")));
+    assert!(some(&rows("forms"), &|row| row["deletedAt"].is_null()));
+    let offers = rows("offers");
+    assert!(some(&offers, &|row| row["signatures"].is_null()) && some(&offers, &|row| row.get("posting").is_none()));
+    assert!(offers.iter().any(|row| row["status"] == "opened" && row["signedDocument"].is_object()));
+    let resumes = rows("resumes");
+    assert!(some(&resumes, &|row| row["file"].is_null()) && some(&resumes, &|row| row.get("parsedData").is_none()));
+    assert!(some(&rows("referrals"), &|row| row["referrer"].is_null()));
+    assert!(rows("referrals").iter().any(|row| row["completedAt"].as_i64() < row["createdAt"].as_i64()));
+    // A panel has its interviews, and they have it.
+    let panels = rows("panels");
+    assert!(some(&panels, &|row| row["externallyManaged"] == true));
+    for part in panels.iter().flat_map(|row| row["interviews"].as_array().unwrap().iter().map(move |part| (row, part)))
+    {
+        let (panel, part) = part;
+        let one = interviews.iter().find(|row| row["id"] == part["id"]).unwrap();
+        assert_eq!((&one["panel"], &one["date"]), (&panel["id"], &part["date"]));
+    }
+    // No child is younger than the parent's last interaction.
+    let opportunities = bed.control.dump("acme", "opportunities").unwrap();
+    for child in ["feedback", "notes", "resumes", "interviews"] {
+        for child in bed.control.children("acme", child).unwrap() {
+            let parent = opportunities.iter().find(|o| o["id"] == child.parent_id.as_str()).unwrap();
+            assert_eq!(parent["createdAt"], child.parent_created_at);
+            assert!(child.record["createdAt"].as_i64() >= parent["createdAt"].as_i64());
+            if let Some(last) = parent["lastInteractionAt"].as_i64() {
+                assert!(child.record["createdAt"].as_i64() <= Some(last));
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn some_without_a_resume_answer_404() {
+    let bed = Bed::open(60).await;
+    let with: BTreeSet<String> =
+        bed.control.children("acme", "resumes").unwrap().into_iter().map(|c| c.parent_id).collect();
+    let (mut missing, mut empty) = (None, 0);
+    for opportunity in bed.control.dump("acme", "opportunities").unwrap() {
+        let id = opportunity["id"].as_str().unwrap().to_owned();
+        let path = format!("/v1/opportunities/{id}/resumes");
+        let reply = bed.ask(&path, &[]).await;
+        match (with.contains(&id), reply.status().as_u16()) {
+            (true, 200) => {}
+            (false, 200) => empty += 1,
+            (false, 404) => {
+                assert_eq!(reply.json::<Value>().await.unwrap()["code"], "ResourceNotFound");
+                missing = Some((id, path));
+            }
+            other => panic!("{path}: {other:?}"),
+        }
+    }
+    let (id, path) = missing.unwrap();
+    assert!(empty > 0);
+    let resume = bed.control.add_child("acme", "resumes", &id).unwrap();
+    assert_eq!(bed.page(&path, &[]).await["data"][0]["id"], resume.as_str());
+    assert!(bed.control.delete_child("acme", "resumes", &id, &resume, false));
+    assert_eq!(bed.status(&path, &[]).await, 404);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_child_does_to_its_parent() {
+    let bed = Bed::open(80).await;
+    let c = &bed.control;
+    for (child, by_adding, by_editing) in [
+        ("feedback", true, false),
+        ("files", true, false),
+        ("file_actions", false, false),
+        ("interviews", true, false),
+        ("notes", true, true),
+        ("offers", false, false),
+        ("panels", false, false),
+        ("referrals", false, false),
+        ("resumes", true, false),
+        ("forms", false, false),
+    ] {
+        let parent = c.children("acme", child).unwrap()[0].parent_id.clone();
+        let path = format!("/v1/opportunities/{parent}");
+        let stamps = async || {
+            let body = bed.page(&path, &[]).await["data"].clone();
+            (body["updatedAt"].clone(), body["lastInteractionAt"].clone())
+        };
+        tokio::time::advance(Duration::from_secs(10)).await;
+        let before = stamps().await;
+        let id = c.add_child("acme", child, &parent).unwrap();
+        let added = stamps().await;
+        assert_eq!(added != before, by_adding, "adding to {child}");
+        if by_adding {
+            let at = added.1.as_i64().unwrap();
+            assert!(at >= NOW + 10_000 && added.0.as_i64() == Some(at + 1), "{child}");
+        }
+        assert_eq!(bed.page(&format!("{path}/{child}"), &[]).await["data"][0]["id"], id.as_str());
+        tokio::time::advance(Duration::from_secs(10)).await;
+        let row = bed.page(&format!("{path}/{child}"), &[]).await["data"][0].clone();
+        assert!(c.edit_child("acme", child, &parent, &id, None, None));
+        let edited = stamps().await;
+        assert_eq!(edited != added, by_editing, "editing {child}");
+        assert_ne!(bed.page(&format!("{path}/{child}"), &[]).await["data"][0], row);
+        assert!(c.edit_child("acme", child, &parent, &id, json!({"extra": 1}).as_object(), Some(!by_editing)));
+        let forced = stamps().await;
+        assert_eq!(forced != edited, !by_editing, "editing {child} otherwise");
+        assert_eq!(bed.page(&format!("{path}/{child}"), &[]).await["data"][0]["extra"], 1);
+        assert!(c.delete_child("acme", child, &parent, &id, false));
+        assert_eq!(stamps().await, forced, "deleting {child}");
+        let left = bed.ask(&format!("{path}/{child}"), &[]).await.json::<Value>().await.unwrap();
+        if ["feedback", "notes", "forms"].contains(&child) {
+            assert!(left["data"][0]["deletedAt"].is_i64());
+            assert!(c.delete_child("acme", child, &parent, &id, true));
+            assert_ne!(bed.page(&format!("{path}/{child}"), &[]).await["data"][0]["id"], id.as_str());
+            assert!(bed.page(&format!("{path}/{child}/{id}"), &[]).await["data"]["deletedAt"].is_i64());
+        } else {
+            assert_ne!(left["data"][0]["id"], id.as_str());
+            assert!(!c.delete_child("acme", child, &parent, &id, false));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panel_follows_its_interviews() {
+    let bed = Bed::open(60).await;
+    let c = &bed.control;
+    let first = c.children("acme", "interviews").unwrap()[0].clone();
+    let path = format!("/v1/opportunities/{}", first.parent_id);
+    let (id, panel) = (first.record["id"].as_str().unwrap(), first.record["panel"].as_str().unwrap());
+    let part = async || {
+        let panel = bed.page(&format!("{path}/panels/{panel}"), &[]).await;
+        panel["data"]["interviews"].as_array().unwrap().iter().find(|part| part["id"] == id).cloned()
+    };
+    assert_eq!(part().await.unwrap()["date"], first.record["date"]);
+    assert!(c.edit_child("acme", "interviews", &first.parent_id, id, None, None));
+    assert_eq!(part().await.unwrap()["date"].as_i64(), Some(NOW + 86_400_000));
+    for child in c.children("acme", "interviews").unwrap() {
+        if child.record["panel"] == panel {
+            let id = child.record["id"].as_str().unwrap();
+            assert!(c.delete_child("acme", "interviews", &child.parent_id, id, false));
+        }
+    }
+    assert_eq!(bed.status(&format!("{path}/panels/{panel}"), &[]).await, 404);
+    let new = c.add_child("acme", "interviews", &first.parent_id).unwrap();
+    let row = bed.page(&format!("{path}/interviews/{new}"), &[]).await["data"].clone();
+    let panel = bed.page(&format!("{path}/panels/{}", row["panel"].as_str().unwrap()), &[]).await;
+    assert_eq!(panel["data"]["interviews"][0]["id"], new.as_str());
+}
+
+#[tokio::test(start_paused = true)]
+async fn children_go_and_come_with_their_parent() {
+    let bed = Bed::open(60).await;
+    let c = &bed.control;
+    let note = c.children("acme", "notes").unwrap()[0].clone();
+    let path = format!("/v1/opportunities/{}/notes", note.parent_id);
+    let one = format!("{path}/{}", note.record["id"].as_str().unwrap());
+    assert!(c.delete_opportunity("acme", &note.parent_id));
+    assert_eq!((bed.status(&path, &[]).await, bed.status(&one, &[]).await), (404, 404));
+    assert!(c.children("acme", "notes").unwrap().iter().all(|c| c.parent_id != note.parent_id));
+    assert_eq!(c.add_child("acme", "notes", &note.parent_id), None);
+    assert!(c.restore_opportunity("acme", &note.parent_id));
+    assert_eq!(bed.page(&one, &[]).await["data"], note.record);
+    // Those that are added have children too.
+    let added = c.add("acme", 40);
+    let all: Vec<ChildRecord> = CHILDREN.iter().flat_map(|child| c.children("acme", child).unwrap()).collect();
+    assert!(all.iter().any(|child| added.contains(&child.parent_id)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_anonymized_person_is_in_no_child() {
+    let bed = Bed::open(120).await;
+    let c = &bed.control;
+    let words = |parent: &str| {
+        let all = CHILDREN.iter().flat_map(|child| c.children("acme", child).unwrap());
+        all.filter(|child| child.parent_id == parent).map(|child| child.record.to_string()).collect::<String>()
+    };
+    let mut seen = BTreeSet::new();
+    for opportunity in c.dump("acme", "opportunities").unwrap() {
+        let (id, name) = (opportunity["id"].as_str().unwrap(), opportunity["name"].as_str().unwrap());
+        if name.is_empty() {
+            continue;
+        }
+        for child in CHILDREN {
+            if c.children("acme", child)
+                .unwrap()
+                .iter()
+                .any(|c| c.parent_id == id && c.record.to_string().contains(name))
+            {
+                seen.insert(child);
+            }
+        }
+        if seen.len() == CHILDREN.len() {
+            break;
+        }
+    }
+    assert_eq!(seen.len(), CHILDREN.len(), "only {seen:?} hold a name");
+
+    let note = c
+        .children("acme", "notes")
+        .unwrap()
+        .into_iter()
+        .find(|c| c.record["fields"].to_string().contains('@'))
+        .unwrap();
+    let parent = note.parent_id;
+    let body = bed.page(&format!("/v1/opportunities/{parent}"), &[]).await["data"].clone();
+    for child in CHILDREN {
+        c.add_child("acme", child, &parent).unwrap();
+    }
+    let (name, mail) = (body["name"].as_str().unwrap(), body["emails"][0].as_str().unwrap());
+    assert!(words(&parent).contains(name) && words(&parent).contains(mail));
+    tokio::time::advance(Duration::from_secs(60)).await;
+    assert!(c.anonymize("acme", &parent));
+    let text = words(&parent);
+    // Names of users may be alike.
+    assert!(
+        !text.contains(mail) && !text.contains(&format!("{name} ")) && !text.contains(&format!("for {name}")),
+        "{text}"
+    );
+    let after = bed.page(&format!("/v1/opportunities/{parent}"), &[]).await["data"].clone();
+    assert!(after["updatedAt"].as_i64() >= Some(NOW + 60_000));
+    let file = c.add_child("acme", "files", &parent).unwrap();
+    assert_eq!(bed.page(&format!("/v1/opportunities/{parent}/files"), &[]).await["data"][0]["id"], file.as_str());
+    assert_eq!(bed.page(&format!("/v1/opportunities/{parent}/files"), &[]).await["data"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn merged_contacts_leave_one() {
+    let bed = Bed::open(40).await;
+    let c = &bed.control;
+    let contacts = c.dump("acme", "contacts").unwrap();
+    let [from, into] = [0, 5].map(|n| contacts[n]["id"].as_str().unwrap());
+    let notes = c.children("acme", "notes").unwrap();
+    tokio::time::advance(Duration::from_secs(60)).await;
+    let moved = c.merge_contacts("acme", from, into);
+    assert!(!moved.is_empty());
+    assert_eq!(bed.status(&format!("/v1/contacts/{from}"), &[]).await, 404);
+    for id in &moved {
+        let body = bed.page(&format!("/v1/opportunities/{id}"), &[("expand", "contact")]).await["data"].clone();
+        assert_eq!((&body["contact"], &body["name"]), (&contacts[5], &contacts[5]["name"]));
+        assert!(body["updatedAt"].as_i64() >= Some(NOW + 60_000));
+    }
+    assert_eq!(c.dump("acme", "contacts").unwrap().len(), contacts.len() - 1);
+    assert_eq!(c.children("acme", "notes").unwrap(), notes);
+    assert_eq!(c.edit_contact("acme", into).iter().filter(|id| moved.contains(id)).count(), moved.len());
+    assert!(c.merge_contacts("acme", from, into).is_empty() && c.merge_contacts("acme", into, into).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn children_are_expanded() {
+    let mut bed = Bed::open(120).await;
+    let interview = bed.control.children("acme", "interviews").unwrap();
+    let interview = interview
+        .iter()
+        .find(|c| c.record["feedbackForms"][0].is_string() && c.record["postings"][0].is_string())
+        .unwrap();
+    let path = format!("/v1/opportunities/{}/interviews", interview.parent_id);
+    let query = [("expand", "user"), ("expand", "stage"), ("expand", "postings"), ("expand", "feedbackForms")];
+    let page = bed.page(&path, &query).await;
+    let row = page["data"].as_array().unwrap().iter().find(|row| row["id"] == interview.record["id"]).unwrap();
+    assert!(row["user"]["accessRole"].is_string() && row["stage"]["text"].is_string());
+    assert!(row["postings"][0]["state"].is_string() && row["feedbackForms"][0]["fields"].is_array());
+    for child in ["feedback", "notes", "forms", "referrals", "panels"] {
+        let rows = bed.control.children("acme", child).unwrap();
+        let one = rows.iter().find(|c| c.record["user"].is_string()).unwrap();
+        let path = format!("/v1/opportunities/{}/{child}/{}", one.parent_id, one.record["id"].as_str().unwrap());
+        let user = bed.page(&path, &[("expand", "user")]).await["data"]["user"].clone();
+        assert_eq!(user["id"], one.record["user"]);
+        assert!(user["email"].is_string());
+    }
+    bed.grant("interviews:read:admin");
+    assert_eq!(bed.status(&path, &[("expand", "feedbackForms")]).await, 403);
+    assert_eq!(bed.status(&path, &[]).await, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn files_are_filtered_by_their_time_and_downloaded() {
+    let bed = Bed::open(200).await;
+    for (child, field) in [("files", "uploaded_at"), ("resumes", "uploaded_at"), ("file_actions", "occurred_at")] {
+        let all = bed.control.children("acme", child).unwrap();
+        let one = all.iter().find(|c| all.iter().filter(|d| d.parent_id == c.parent_id).count() == 2).unwrap();
+        let path = format!("/v1/opportunities/{}/{child}", one.parent_id);
+        let row = &one.record;
+        let time = [&row["uploadedAt"], &row["file"]["uploadedAt"], &row["createdAt"], &row["occurredAt"]];
+        let time = match child {
+            "files" => time[0],
+            "file_actions" => time[3],
+            _ if time[1].is_null() => time[2],
+            _ => time[1],
+        };
+        let time = time.to_string().replace('"', "");
+        let [start, end] = ["start", "end"].map(|end| format!("{field}_{end}"));
+        let rows = bed.walk(&path, &[(&start, &time), (&end, &time)]).await;
+        assert!(rows.contains(row) && !rows.is_empty(), "{child}");
+        let later = (time.parse::<i64>().unwrap() + 1).to_string();
+        assert!(!bed.walk(&path, &[(&start, &later)]).await.contains(row));
+        assert_eq!(bed.status(&path, &[(&start, "yesterday")]).await, 400);
+    }
+
+    let mut seen = BTreeSet::new();
+    for child in ["files", "resumes"] {
+        for one in bed.control.children("acme", child).unwrap() {
+            let path =
+                format!("/v1/opportunities/{}/{child}/{}/download", one.parent_id, one.record["id"].as_str().unwrap());
+            let file = if child == "files" { &one.record } else { &one.record["file"] };
+            let reply = bed.ask(&path, &[]).await;
+            let status = reply.status().as_u16();
+            seen.insert(status);
+            match file["status"].as_str() {
+                _ if file.is_null() => assert_eq!(status, 404),
+                Some("error" | "unsupported") => assert_eq!(status, 422),
+                _ => {
+                    let kind = reply.headers()["content-type"].to_str().unwrap().to_owned();
+                    assert!(kind.starts_with("application/") && !kind.contains("json"), "{kind}");
+                    let bytes = reply.bytes().await.unwrap();
+                    assert_eq!(bytes.len().to_string(), file["size"].to_string().replace('"', ""));
+                    assert!(std::str::from_utf8(&bytes).is_err());
+                    assert_eq!(bed.ask(&path, &[]).await.bytes().await.unwrap(), bytes);
+                }
+            }
+        }
+    }
+    assert_eq!(seen, BTreeSet::from([200, 404, 422]));
+    let offers = bed.control.children("acme", "offers").unwrap();
+    for (status, field) in [("sent", "sentDocument"), ("signed", "signedDocument")] {
+        let path = |there: bool| {
+            let one = offers.iter().find(|c| c.record[field].is_null() != there).unwrap();
+            format!("/v1/opportunities/{}/offers/{}/download", one.parent_id, one.record["id"].as_str().unwrap())
+        };
+        assert_eq!(bed.status(&path(true), &[("status", status)]).await, 200);
+        assert_eq!(bed.status(&path(false), &[("status", status)]).await, 404);
+        assert_eq!(bed.status(&path(true), &[]).await, 400);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn object_storage_wants_no_credential() {
+    let bed = Bed::open(60).await;
+    let one = bed.control.children("acme", "resumes").unwrap();
+    let one = one.iter().find(|c| c.record["file"]["status"] == "processed").unwrap();
+    let path = format!("/v1/opportunities/{}/resumes/{}/download", one.parent_id, one.record["id"].as_str().unwrap());
+    let bytes = bed.ask(&path, &[]).await.bytes().await.unwrap();
+    bed.control.redirect_downloads(Some(2));
+    assert_eq!(bed.status(&path, &[]).await, 200);
+    let to = location(&bed.ask(&path, &[]).await);
+    assert_eq!((to.host_str(), to.port()), (Some("localhost"), Some(bed.running.addr().port())));
+    let leaked = bed.http.get(to.clone()).bearer_auth(&bed.token).send().await.unwrap();
+    assert_eq!((leaked.status().as_u16(), bed.control.stats().credentials_at_storage), (400, 1));
+    assert_eq!(bed.http.get(to.clone()).send().await.unwrap().bytes().await.unwrap(), bytes);
+    let forged: String = to.as_str().replace("resumes", "files");
+    assert_eq!(bed.http.get(forged).send().await.unwrap().status(), 403);
+    tokio::time::advance(Duration::from_secs(61)).await;
+    assert_eq!(bed.http.get(to).send().await.unwrap().status(), 403);
+    assert_eq!(bed.control.stats().requests["GET /_storage/:object"], 4);
+    bed.control.redirect_downloads(None);
+    assert_eq!((bed.status(&path, &[]).await, bed.status(&path, &[]).await), (200, 200));
+}
+
+#[tokio::test(start_paused = true)]
+async fn eeo_answers_are_of_the_last_week_unless_asked() {
+    let bed = Bed::open(2_000).await;
+    let week = NOW - 7 * 86_400_000;
+    let time = |value: &Value| value.to_string().replace('"', "").parse::<i64>().unwrap();
+    for (path, truth, field, start, end) in [
+        ("/v1/eeo/responses", "eeo_responses", "appliedAt", "fromDate", "toDate"),
+        ("/v1/eeo/responses/pii", "eeo_responses_pii", "eeoSurveyRespondedAt", "created_at_start", "created_at_end"),
+    ] {
+        let truth = bed.control.dump("acme", truth).unwrap();
+        let expect = |from: i64, to: i64| {
+            truth.iter().filter(|row| (from..=to).contains(&time(&row[field]))).cloned().collect::<Vec<_>>()
+        };
+        assert!(truth.len() > 300, "{}", truth.len());
+        let recent = bed.walk(path, &[]).await;
+        assert_eq!(recent, expect(week, NOW + 60_000), "{path}");
+        assert!(recent.len() < truth.len() / 20);
+        let all = bed.walk(path, &[(start, "0")]).await;
+        assert_eq!(all, truth);
+        let (from, to) = (NOW - 200 * 86_400_000, NOW - 100 * 86_400_000);
+        let rows = bed.walk(path, &[(start, &from.to_string()), (end, &to.to_string()), ("limit", "3")]).await;
+        assert!(!rows.is_empty());
+        assert_eq!(rows, expect(from, to));
+        assert!(bed.walk(path, &[(end, &to.to_string())]).await.is_empty(), "the other bound is the usual one");
+        assert_eq!(bed.status(path, &[(start, "2024-01-01")]).await, 400);
+        assert_eq!(bed.status(path, &[("updated_at_start", "1")]).await, 400);
+        for row in &truth {
+            assert_eq!(row.get("id").is_some(), path.ends_with("pii"));
+        }
+        assert!(truth.iter().any(|row| row["appliedAt"].is_string()));
+    }
+    let query = [("created_at_start", "0"), ("expand", "contact"), ("expand", "hiringManager"), ("expand", "posting")];
+    let rows = bed.walk("/v1/eeo/responses/pii", &query).await;
+    assert!(
+        rows.iter().all(|row| row["contact"]["emails"].is_array() && row["posting"]["text"] == row["applicationTitle"])
+    );
+    assert!(rows.iter().any(|row| row["hiringManager"]["email"].is_string()));
+    let one = rows[0]["opportunityId"].as_str().unwrap();
+    assert!(bed.control.archive("acme", one));
+    let rows = bed.walk("/v1/eeo/responses/pii", &query).await;
+    assert!(rows[0]["applicationArchivedAt"].as_i64() >= Some(NOW) && rows[0]["applicationArchiveReason"].is_string());
+    let anonymous = bed.walk("/v1/eeo/responses", &[("fromDate", "0")]).await.len();
+    assert!(bed.control.anonymize("acme", one));
+    assert_eq!(bed.walk("/v1/eeo/responses", &[("fromDate", "0")]).await.len(), anonymous);
+    assert!(bed.walk("/v1/eeo/responses/pii", &query).await.iter().all(|row| row["opportunityId"] != one));
+    assert!(bed.control.delete_opportunity("acme", one));
+    assert_eq!(bed.walk("/v1/eeo/responses", &[("fromDate", "0")]).await.len(), anonymous - 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_hangs_on_postings() {
+    let bed = Bed::open(600).await;
+    let postings = bed.control.dump("acme", "postings").unwrap();
+    let (mut users, mut surveys) = (vec![], vec![]);
+    for posting in &postings {
+        let path = format!("/v1/postings/{}", posting["id"].as_str().unwrap());
+        let apply = bed.page(&format!("{path}/apply"), &[]).await;
+        assert_eq!((&apply["data"]["id"], &apply["data"]["text"]), (&posting["id"], &posting["text"]));
+        let team = bed.page(&format!("{path}/users"), &[]).await;
+        assert_eq!(team.as_object().unwrap().keys().collect::<Vec<_>>(), ["posting", "roles", "users"]);
+        users.extend(team["users"].as_array().unwrap().clone());
+        let path = format!("/v1/surveys/diversity/{}", posting["id"].as_str().unwrap());
+        surveys.extend(bed.walk(&path, &[("limit", "1")]).await);
+    }
+    let truth = |resource: &str| {
+        bed.control.children("acme", resource).unwrap().into_iter().map(|c| c.record).collect::<Vec<_>>()
+    };
+    assert!(!users.is_empty() && !surveys.is_empty());
+    assert_eq!((truth("posting_users"), truth("diversity_surveys")), (users, surveys));
+    assert_eq!(truth("posting_apply").len(), postings.len());
+    assert!(bed.control.dump("acme", "posting_users").unwrap().iter().all(|row| row["postingId"].is_string()));
+
+    let asked = truth("posting_apply").into_iter().find(|form| form["customQuestions"][0].is_object()).unwrap();
+    let path = format!("/v1/postings/{}/apply", asked["id"].as_str().unwrap());
+    let external = bed.page(&path, &[("distribution", "external")]).await;
+    assert_eq!(external["data"]["customQuestions"][0]["fields"].as_array().unwrap().len(), 3);
+    assert_eq!(bed.status(&path, &[("distribution", "both")]).await, 400);
+    let id = asked["id"].as_str().unwrap();
+    for resource in ["posting_apply", "posting_users"] {
+        let before = truth(resource);
+        assert!(bed.control.edit_posting_child("acme", resource, id, None));
+        assert_ne!(truth(resource), before);
+    }
+    assert_eq!(bed.control.dump("acme", "postings").unwrap(), postings);
+    assert!(bed.control.delete_posting("acme", id));
+    assert_eq!(bed.status(&path, &[]).await, 404);
+    let survey = bed.control.children("acme", "diversity_surveys").unwrap()[0].clone();
+    assert!(bed.control.edit_posting_child("acme", "diversity_surveys", &survey.parent_id, None));
+    let path = format!("/v1/surveys/diversity/{}", survey.parent_id);
+    assert!(bed.page(&path, &[]).await["data"][0]["text"].as_str().unwrap().starts_with("Edited"));
+    assert!(bed.page(&path, &[("country_code", "PT")]).await["data"].as_array().unwrap().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn children_over_the_control_endpoint() {
+    let bed = Bed::open(60).await;
+    let op = async |body: Value| {
+        let url = format!("{}/_control", bed.running.url());
+        let reply: Value = bed.http.post(url).json(&body).send().await.unwrap().json().await.unwrap();
+        reply["result"].clone()
+    };
+    let added = op(json!({"op": "add_child", "account": "acme", "resource": "notes", "n": 5, "seed": 3})).await;
+    let touched: BTreeSet<String> =
+        added.as_array().unwrap().iter().map(|one| one["opportunity"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(touched.len(), 5);
+    let one = touched.first().unwrap();
+    let added = op(json!({"op": "add_child", "account": "acme", "resource": "offers", "opportunity": one})).await;
+    let id = added[0]["id"].clone();
+    let edit = json!({"op": "edit_child", "account": "acme", "resource": "offers", "opportunity": one, "id": id,
+        "fields": {"status": "sent"}, "bump": true});
+    assert_eq!(op(edit).await, added);
+    let newest = json!({"op": "edit_child", "account": "acme", "resource": "offers", "opportunity": one});
+    assert_eq!(op(newest).await, added);
+    let deleted = json!({"op": "delete_child", "account": "acme", "resource": "offers", "opportunity": one, "id": id});
+    assert_eq!(op(deleted.clone()).await, added);
+    assert_eq!(op(deleted).await, json!([]));
+    let many = op(json!({"op": "edit_child", "account": "acme", "resource": "forms", "n": 3})).await;
+    assert_eq!(many.as_array().unwrap().len(), 3);
+    let many = op(json!({"op": "delete_child", "account": "acme", "resource": "files", "n": 2})).await;
+    assert_eq!(many.as_array().unwrap().len(), 2);
+    assert_eq!(op(json!({"op": "add_child", "account": "acme", "resource": "nonsense", "n": 2})).await, json!([]));
+    let contacts = bed.control.dump("acme", "contacts").unwrap();
+    let merge =
+        json!({"op": "merge_contacts", "account": "acme", "from": contacts[1]["id"], "into": contacts[2]["id"]});
+    assert!(op(merge).await[0].is_string());
+    assert_eq!(op(json!({"op": "redirect_downloads", "every_nth": 1})).await, Value::Null);
+    let url = format!("{}/_control/dump/acme/notes", bed.running.url());
+    let dump: Value = bed.http.get(url).send().await.unwrap().json().await.unwrap();
+    assert_eq!(dump["data"], json!(bed.control.dump("acme", "notes").unwrap()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn children_are_a_function_of_the_options() {
+    let (a, b) = (Bed::open(40).await, Bed::open(40).await);
+    let other = Bed::of(Options { seed: 2, ..options(40) }).await;
+    // Asking for one, or editing a parent, changes nothing of the others.
+    b.control.edit("acme", 10, 1);
+    for child in CHILDREN.iter().rev() {
+        b.control.children("acme", child).unwrap();
+    }
+    let of = |bed: &Bed, child| {
+        let mut all = bed.control.children("acme", child).unwrap();
+        all.sort_by(|a, b| a.parent_id.cmp(&b.parent_id));
+        all
+    };
+    for child in CHILDREN {
+        assert_eq!(of(&a, child), of(&b, child));
+        assert_ne!(of(&a, child), of(&other, child));
+        let parent = of(&a, child)[0].parent_id.clone();
+        let path = format!("/v1/opportunities/{parent}/{child}");
+        assert_eq!(a.ask(&path, &[]).await.bytes().await.unwrap(), b.ask(&path, &[]).await.bytes().await.unwrap());
+    }
+    let stats = a.control.stats();
+    assert_eq!(stats.per_account["acme"]["GET /v1/opportunities/:id/notes"], 1);
+    assert_eq!(stats.requests.len(), CHILDREN.len());
 }
 
 #[tokio::test(start_paused = true)]
