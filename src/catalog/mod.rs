@@ -401,6 +401,23 @@ impl fmt::Display for ColumnType {
     }
 }
 
+impl Column {
+    /// A column that is called alike on both sides and is nothing special.
+    #[must_use]
+    pub fn plain(name: &str, ty: ColumnType) -> Self {
+        Self {
+            name: name.into(),
+            source: name.into(),
+            ty,
+            sensitive: false,
+            volatile: false,
+            from_parent: None,
+            also: Vec::new(),
+            about: String::new(),
+        }
+    }
+}
+
 impl Provider {
     /// The resource of that name.
     #[must_use]
@@ -418,6 +435,32 @@ impl Provider {
 }
 
 impl Resource {
+    /// A table that no provider lists: of the state, say. Its key is `id`; it has no path and no scope.
+    #[must_use]
+    pub fn of_our_own(name: ResourceName, columns: Vec<Column>, partition: Option<Partition>) -> Self {
+        Self {
+            name,
+            about: String::new(),
+            path: String::new(),
+            item: None,
+            scope: None,
+            query: Vec::new(),
+            expand: Vec::new(),
+            records: String::new(),
+            paging: Paging::Single,
+            mode: Mode::Full,
+            key: vec!["id".into()],
+            parent: None,
+            partition,
+            columns,
+            default: ByDefault::Named,
+            span: None,
+            content_key: None,
+            dormant: None,
+            keep_extra: true,
+        }
+    }
+
     /// The column of that table name.
     #[must_use]
     pub fn column(&self, name: &str) -> Option<&Column> {

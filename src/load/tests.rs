@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::catalog::{Column, ColumnType, EXTRA, Granularity, Mode, OnDelete, Paging, Partition, Resource, TimeFilter};
+use crate::catalog::{Column, ColumnType, EXTRA, Granularity, Mode, OnDelete, Partition, Resource, TimeFilter};
 use crate::clock::Timestamp;
 
 fn store(root: &FilePath) -> Store {
@@ -75,41 +75,17 @@ impl Fixture {
 }
 
 fn column(name: &str, ty: ColumnType) -> Column {
-    Column {
-        name: name.into(),
-        source: name.into(),
-        ty,
-        sensitive: name == "name",
-        volatile: name == "count",
-        from_parent: None,
-        also: vec![],
-        about: String::new(),
-    }
+    Column { sensitive: name == "name", volatile: name == "count", ..Column::plain(name, ty) }
 }
 
 fn resource(name: &str, mode: Mode, parent: Option<&str>, partition: (&str, &str), columns: Vec<Column>) -> Resource {
-    Resource {
-        name: name.parse().unwrap(),
-        about: String::new(),
-        path: "/x".into(),
-        item: None,
-        scope: None,
-        query: vec![],
-        expand: vec![],
-        records: "data".into(),
-        paging: Paging::Single,
-        mode,
-        key: vec!["id".into()],
-        parent: parent.map(Into::into),
-        partition: Some(Partition {
-            column: Some(partition.0.into()),
-            label: partition.1.into(),
-            granularity: Granularity::Year,
-        }),
-        columns,
-        default: true,
-        keep_extra: true,
-    }
+    let partition = Partition {
+        column: Some(partition.0.into()),
+        label: partition.1.into(),
+        granularity: Granularity::Year,
+    };
+    let own = Resource::of_our_own(name.parse().unwrap(), columns, Some(partition));
+    Resource { mode, parent: parent.map(Into::into), ..own }
 }
 
 fn records_with(granularity: Granularity, more: Vec<Column>) -> Table {

@@ -14,8 +14,7 @@ use twox_hash::XxHash64;
 
 use super::{SyncError, World};
 use crate::catalog::{
-    ByDefault, Column, ColumnType, Granularity, Mode, Paging, Partition, PartitionValue, Resource, SYNCED_AT, Skip,
-    SkipIf, Table,
+    Column, ColumnType, Granularity, Partition, PartitionValue, Resource, SYNCED_AT, Skip, SkipIf, Table,
 };
 use crate::clock::Timestamp;
 use crate::config::{ConfigError, Reconcile};
@@ -67,47 +66,19 @@ impl Ledger {
             what,
             hint: "this is a bug of hirelake; please report it".into(),
         };
-        let column = |name: &str, ty| Column {
-            name: name.into(),
-            source: name.into(),
-            ty,
-            sensitive: false,
-            volatile: false,
-            from_parent: None,
-            also: Vec::new(),
-            about: String::new(),
-        };
         let time = || ColumnType::Timestamp { lenient: false };
         let timed = carrier.partition.as_ref().is_some_and(|p| p.column.is_some());
-        let resource = Resource {
-            name: child.name.clone(),
-            about: String::new(),
-            path: String::new(),
-            item: None,
-            scope: None,
-            query: Vec::new(),
-            expand: Vec::new(),
-            records: String::new(),
-            paging: Paging::Single,
-            mode: Mode::Full,
-            key: vec!["id".into()],
-            parent: None,
-            partition: timed.then(|| Partition {
-                column: Some("created_at".into()),
-                label: "created".into(),
-                granularity: Granularity::Year,
-            }),
-            columns: vec![
-                column("id", ColumnType::Text),
-                column("created_at", time()),
-                column("read_at", time()),
-            ],
-            default: ByDefault::Named,
-            span: None,
-            content_key: None,
-            dormant: None,
-            keep_extra: true,
-        };
+        let partition = timed.then(|| Partition {
+            column: Some("created_at".into()),
+            label: "created".into(),
+            granularity: Granularity::Year,
+        });
+        let columns = vec![
+            Column::plain("id", ColumnType::Text),
+            Column::plain("created_at", time()),
+            Column::plain("read_at", time()),
+        ];
+        let resource = Resource::of_our_own(child.name.clone(), columns, partition);
         let name: ResourceName = FOLDER.parse().map_err(|e| bad(format!("{e}")))?;
         Ok(Self {
             lake: Lake {

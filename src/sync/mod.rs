@@ -691,7 +691,13 @@ impl TenantRun {
             report.stopped |= done.report.outcome == Outcome::Stopped;
             // The tenant's failure is met by each of its resources, and told once.
             report.failures.extend(done.failure.filter(|f| f.resource.is_some() || !report.failures.contains(f)));
-            report.resources.insert(done.resource, done.report);
+            let mut new = done.report;
+            // Rows that followed a deleted parent were counted before their own table's turn came.
+            if let Some(before) = report.resources.remove(&done.resource) {
+                new.deleted += before.deleted;
+                new.partitions_rewritten += before.partitions_rewritten;
+            }
+            report.resources.insert(done.resource, new);
         }
     }
 

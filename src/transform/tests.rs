@@ -717,12 +717,12 @@ proptest! {
     #[test]
     fn both_passes_read_the_same(records in prop::collection::vec(object(&things().columns), 0..4)) {
         let resource = things();
-        let decoder = Decoder::new(&resource, &[]);
+        let mut decoder = Decoder::new(&resource, &[]);
         let body = json!({ "data": records }).to_string();
         let mut build = decoder.build(false, 4);
         if let Ok(envelope) = page::fast(&decoder.names, &body, &mut build) {
-            let fast = decoder.finish(build, envelope, Vec::new()).unwrap();
-            let slow = decoder.slow(&body).unwrap();
+            let fast = decoder.finish(build, envelope, Vec::new(), None).unwrap();
+            let slow = decoder.slow(&body, None).unwrap();
             prop_assert_eq!(fast.rows, slow.rows);
             prop_assert_eq!(fast.drift, slow.drift);
         }
@@ -750,7 +750,7 @@ proptest! {
         prop_assert_eq!(page.records, records.len());
         prop_assert_eq!(page.records, page.rows.num_rows() + page.rejected.len());
         let text = std::str::from_utf8(&body).unwrap();
-        let slow = decoder.slow(text).unwrap();
+        let slow = decoder.slow(text, None).unwrap();
         prop_assert_eq!(&page.rows, &slow.rows);
         prop_assert_eq!(&page.extracted, &slow.extracted);
         prop_assert_eq!(&page.drift, &slow.drift);

@@ -9,7 +9,7 @@ use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Float64Type, Int64Type, TimestampMicrosecondType};
 use hirelake::auth::Auth;
 use hirelake::auth::connect::Callback;
-use hirelake::catalog::{Column, ColumnType, Resource};
+use hirelake::catalog::{Column, ColumnType, Mode, Resource};
 use hirelake::clock::{Clock, Timestamp};
 use hirelake::config::Config;
 use hirelake::load;
@@ -209,14 +209,21 @@ impl Bench {
     /// twice fails the test.
     pub async fn living(&self, name: &str, table: &str) -> BTreeMap<String, Value> {
         let resource = self.resource(table);
-        let mut rows = BTreeMap::new();
+        let (mut rows, mut unkeyed) = (BTreeMap::new(), Vec::new());
         for batch in self.batches(name, table).await {
             let deleted = batch.column_by_name("_deleted_at").unwrap();
             for i in (0..batch.num_rows()).filter(|&i| deleted.is_null(i)) {
-                let row = wire(resource, &batch, i);
+                let mut row = wire(resource, &batch, i);
+                if let Some(made) = &resource.content_key {
+                    // The key is ours: what counts is the content, and how often it comes.
+                    row.as_object_mut().unwrap().remove(&resource.column(made).unwrap().source);
+                    unkeyed.push(row);
+                    continue;
+                }
                 assert!(rows.insert(key(resource, &row), row).is_none(), "a row of {table} stands twice");
             }
         }
+        rows.extend(numbered(unkeyed.into_iter()));
         rows
     }
 
@@ -230,9 +237,32 @@ impl Bench {
             "opportunities_deleted" => self.control.dump(name, "opportunities/deleted").unwrap(),
             "applications_deleted" => self.control.dump(name, "applications/deleted").unwrap(),
             "postings_deleted" => self.control.dump(name, "postings/deleted").unwrap(),
+            table if matches!(resource.mode, Mode::Children { .. }) => self.children(name, table),
             table => self.control.dump(name, table).unwrap(),
         };
+        if resource.content_key.is_some() {
+            return numbered(rows.iter().map(|r| declared(resource, r)));
+        }
         rows.iter().map(|r| (key(resource, r), declared(resource, r))).collect()
+    }
+
+    /// The children of every parent as the lake should have them: with the parent's id, which few have of their own.
+    fn children(&self, name: &str, table: &str) -> Vec<Value> {
+        let resource = self.resource(table);
+        let parent = &resource.column(resource.parent.as_ref().unwrap()).unwrap().source;
+        let known_as = match table {
+            "posting_forms" => "posting_apply",
+            "surveys_diversity" => "diversity_surveys",
+            table => table,
+        };
+        let all = self.control.children(name, known_as).unwrap();
+        all.into_iter()
+            .map(|c| {
+                let mut record = c.record;
+                record[parent] = c.parent_id.into();
+                record
+            })
+            .collect()
     }
 
     fn expanded(&self, name: &str) -> impl Iterator<Item = Value> {
@@ -241,7 +271,8 @@ impl Bench {
 
     /// Every table of the lake equals the provider's own records.
     pub async fn assert_right(&self, name: &str) {
-        for resource in &self.world.config.provider.resources {
+        let config = self.world.config.tenant(&tenant(name));
+        for resource in self.world.config.resources(&tenant(name)).into_iter().filter(|r| config.asks_for(r)) {
             self.assert_table(name, resource.name.as_str()).await;
         }
     }
@@ -282,6 +313,16 @@ pub fn files(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     out
 }
 
+/// Records by their content, and by their number among equal ones.
+fn numbered(rows: impl Iterator<Item = Value>) -> BTreeMap<String, Value> {
+    let mut all = BTreeMap::new();
+    for row in rows {
+        let n = (1..).find(|n| !all.contains_key(&format!("{row} {n}"))).unwrap();
+        all.insert(format!("{row} {n}"), row);
+    }
+    all
+}
+
 fn key(resource: &Resource, row: &Value) -> String {
     let source = |k: &String| resource.column(k).unwrap().source.clone();
     resource.key.iter().map(|k| row[source(k)].as_str().unwrap().to_owned()).collect::<Vec<_>>().join("/")
@@ -290,13 +331,9 @@ fn key(resource: &Resource, row: &Value) -> String {
 /// A record as the lake can hold it: nulls left out, and of a tombstone only what is declared.
 fn declared(resource: &Resource, record: &Value) -> Value {
     let mut record = without_nulls(record);
-    // A numeric text says the number where the catalogue allows it.
     for column in &resource.columns {
-        if matches!(column.ty, ColumnType::Timestamp { lenient: true } | ColumnType::Int { lenient: true })
-            && let Some(field) = record.get_mut(&column.source)
-            && let Some(number) = field.as_str().and_then(|s| s.parse::<i64>().ok())
-        {
-            *field = number.into();
+        if let Some(field) = record.get_mut(&column.source) {
+            leniently(&column.ty, field);
         }
     }
     if !resource.keep_extra
@@ -305,6 +342,26 @@ fn declared(resource: &Resource, record: &Value) -> Value {
         fields.retain(|k, _| resource.columns.iter().any(|c| c.source == *k));
     }
     record
+}
+
+/// A numeric text says the number where the catalogue allows it.
+fn leniently(ty: &ColumnType, value: &mut Value) {
+    match ty {
+        ColumnType::Timestamp { lenient: true } | ColumnType::Int { lenient: true } => {
+            if let Some(number) = value.as_str().and_then(|s| s.parse::<i64>().ok()) {
+                *value = number.into();
+            }
+        }
+        ColumnType::List(item) => value.as_array_mut().into_iter().flatten().for_each(|v| leniently(item, v)),
+        ColumnType::Struct(columns) => {
+            for column in columns {
+                if let Some(field) = value.get_mut(&column.source) {
+                    leniently(&column.ty, field);
+                }
+            }
+        }
+        _ => {}
+    }
 }
 
 /// Nulls say the same as missing keys.

@@ -7,6 +7,7 @@
 mod architecture;
 mod bad_input;
 mod check;
+mod children;
 mod cli;
 mod connect_flow;
 mod connect_page;

@@ -1,0 +1,292 @@
+//! Children of opportunities and postings: read for parents that changed, and for the others in turn; nothing is forgotten.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use hirelake::report::{ExitCode, ParentsReport, Report};
+use hirelake::sandbox::{Control, Limit};
+use hirelake::sync::Options;
+
+use crate::harness::{Bench, Setup};
+use crate::lake::of;
+
+const DAY: Duration = Duration::from_secs(86_400);
+const MINUTES: Duration = Duration::from_secs(600);
+const OF_OPPORTUNITIES: [&str; 10] = [
+    "feedback", "files", "file_actions", "interviews", "notes", "offers", "panels", "referrals", "resumes", "forms",
+];
+
+/// A sandbox whose tenants read these tables beside opportunities.
+fn reading(opportunities: usize, children: &[&str], more: &str) -> Setup {
+    let mut setup = Setup::new(opportunities);
+    let all: Vec<String> =
+        ["opportunities", "postings"].iter().chain(children).map(|name| format!("\"{name}\"")).collect();
+    setup.defaults += &format!("\nresources = [{}]\n{more}", all.join(", "));
+    setup
+}
+
+fn parents<'r>(report: &'r Report, table: &str) -> &'r ParentsReport {
+    of(report, table).parents.as_ref().unwrap()
+}
+
+/// Requests by route, as the provider counted them.
+fn asked(control: &Control, table: &str) -> u64 {
+    control.stats().requests.get(&format!("GET /v1/opportunities/:id/{table}")).copied().unwrap_or(0)
+}
+
+async fn assert_children(bench: &Bench, tables: &[&str]) {
+    for table in tables {
+        bench.assert_table("acme", table).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn children_come_back_equal_after_a_load_edits_and_deletions() {
+    let bench = reading(60, &OF_OPPORTUNITIES, "reconcile = { nights = 2, active_nights = 1 }").start().await;
+    bench.connect("acme").await;
+    let report = bench.sync().await;
+    bench.assert_right("acme").await;
+    for table in OF_OPPORTUNITIES {
+        assert!(of(&report, table).rows > 0, "{table} is empty, and so shows nothing");
+        assert_eq!(parents(&report, table).changed, 60, "{table}");
+        assert_eq!(of(&report, table).requests, asked(&bench.control, table), "{table}");
+    }
+
+    // What bumps the parent is there after the next sync.
+    let control = &bench.control;
+    for (i, table) in ["feedback", "files", "interviews", "notes", "resumes"].into_iter().enumerate() {
+        assert_eq!(control.add_children("acme", table, 3, i as u64).len(), 3, "{table}");
+    }
+    bench.pass(MINUTES).await;
+    control.reset_stats();
+    let report = bench.sync().await;
+    bench.assert_right("acme").await;
+    let changed = parents(&report, "notes").changed;
+    assert!((3..=15).contains(&changed), "{changed} parents of 60 were to be asked");
+    assert_eq!(changed, asked(control, "notes"), "and nobody else");
+    assert_eq!(parents(&report, "notes").reconciled, 0, "minutes after the first load it is nobody's turn");
+
+    // What does not is there when its parent's turn has come.
+    for (i, table) in ["feedback", "offers", "forms", "referrals", "panels", "interviews"].into_iter().enumerate() {
+        assert_eq!(control.edit_children("acme", table, 2, i as u64, Some(false)).len(), 2, "{table}");
+    }
+    for (i, table) in ["files", "interviews", "notes"].into_iter().enumerate() {
+        assert_eq!(control.delete_children("acme", table, 2, i as u64, true).len(), 2, "{table}");
+    }
+    for night in 1..=2 {
+        bench.pass(DAY).await;
+        let report = bench.sync().await;
+        let p = parents(&report, "notes");
+        assert!(p.reconciled > 0 && p.reconciled < 60, "night {night}: {p:?}");
+        assert!(report.ended.since(p.stalest.unwrap()) <= 2 * DAY + MINUTES, "{p:?}");
+    }
+    bench.assert_right("acme").await;
+
+    // A run after that with nothing new writes nothing.
+    bench.pass(MINUTES).await;
+    let files = bench.file_times();
+    bench.sync().await;
+    assert_eq!(bench.file_times(), files);
+}
+
+#[tokio::test(start_paused = true)]
+async fn children_go_with_their_parent_and_are_blank_when_it_is() {
+    for on in ["redact", "remove"] {
+        let bench = reading(60, &OF_OPPORTUNITIES, &format!("on_delete = \"{on}\"")).start().await;
+        bench.connect("acme").await;
+        bench.sync().await;
+        let people = bench.control.dump("acme", "opportunities").unwrap();
+        let has_all = |id: &str| {
+            ["resumes", "notes"].iter().all(|t| {
+                bench.control.children("acme", t).unwrap().iter().any(|c| c.parent_id == id)
+            })
+        };
+        let two: Vec<String> = people
+            .iter()
+            .filter(|o| o["isAnonymized"] != true)
+            .map(|o| o["id"].as_str().unwrap().to_owned())
+            .filter(|id| has_all(id))
+            .take(2)
+            .collect();
+        bench.pass(MINUTES).await;
+        assert!(bench.control.delete_opportunity("acme", &two[0]));
+        assert!(bench.control.anonymize("acme", &two[1]));
+        bench.pass(MINUTES).await;
+        let report = bench.sync().await;
+        bench.assert_right("acme").await;
+        assert!(of(&report, "notes").deleted > 0, "{}", report.table());
+        assert_eq!(parents(&report, "notes").gone, 0, "a parent that is known to be deleted is not asked");
+        for table in OF_OPPORTUNITIES {
+            let resource = bench.resource(table);
+            for row in bench.everything("acme").await.remove(table).unwrap_or_default() {
+                if row.get("opportunity_id") != Some(&two[0]) {
+                    continue;
+                }
+                assert_eq!(on, "redact", "{table}: {row:?}");
+                assert!(row.contains_key("_deleted_at"), "{table}: {row:?}");
+                for c in resource.columns.iter().filter(|c| c.sensitive) {
+                    assert!(!row.contains_key(&c.name), "{table}.{} is still there", c.name);
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn children_of_postings_and_answers_without_a_key_come_back_equal() {
+    let tables = ["users", "posting_forms", "posting_users", "surveys_diversity", "eeo_responses", "eeo_responses_pii"];
+    let bench = reading(80, &tables, "").start().await;
+    bench.connect("acme").await;
+    let report = bench.sync().await;
+    bench.assert_right("acme").await;
+    for table in tables {
+        assert!(of(&report, table).rows > 0, "{table} is empty, and so shows nothing");
+    }
+    let posting = bench.control.dump("acme", "postings").unwrap()[0]["id"].as_str().unwrap().to_owned();
+    assert!(bench.control.edit_posting_child("acme", "posting_apply", &posting, None));
+    assert!(bench.control.edit_posting("acme", &posting));
+    bench.control.add("acme", 5);
+    bench.pass(MINUTES).await;
+    bench.sync().await;
+    bench.assert_right("acme").await;
+    let files = bench.file_times();
+    bench.pass(MINUTES).await;
+    bench.sync().await;
+    assert_eq!(bench.file_times(), files, "equal answers are not rewritten");
+}
+
+/// A night in which few parents changed costs what they cost, and a share of the rest that is counted apart.
+async fn a_night(opportunities: usize, touched: usize) {
+    let children = ["feedback", "files", "interviews", "notes", "offers", "referrals", "resumes", "forms"];
+    let mut setup = reading(opportunities, &children, "reconcile = { nights = 30, active_nights = 10 }");
+    setup.defaults = setup.defaults.replace("rate = { per_second = 1000.0, burst = 1000 }", "");
+    setup.rate = Some(Limit { per_second: 10.0, burst: 20 });
+    let bench = setup.start().await;
+    bench.connect("acme").await;
+    let first = bench.sync().await;
+    assert_children(&bench, &children).await;
+    bench.pass(DAY).await;
+    let edited = bench.control.edit("acme", touched, 7);
+    assert_eq!(edited.len(), touched);
+    bench.pass(MINUTES).await;
+    bench.control.reset_stats();
+    let report = bench.sync().await;
+    assert_children(&bench, &children).await;
+    let stats = bench.control.stats();
+    let all: u64 = stats.requests.iter().filter(|(r, _)| r.starts_with("GET")).map(|(_, n)| n).sum();
+    let reconcile: u64 = children.iter().map(|t| parents(&report, t).reconcile_requests).sum();
+    let share: u64 = children.iter().map(|t| parents(&report, t).reconciled).sum();
+    let most = children.len() as u64 * (opportunities as u64 / 10 + 1);
+    println!(
+        "{opportunities} opportunities: first load {} requests; a night with {touched} changed: {all} requests, {reconcile} of them for {share} parents in turn (at most {most}); a full walk: {}",
+        first.tenants.values().next().unwrap().requests,
+        opportunities * children.len(),
+    );
+    assert!(all - reconcile <= (touched * children.len()) as u64 + 60, "{all} - {reconcile}");
+    assert!(share <= most, "{share}");
+    assert_eq!(stats.refused_429, 0);
+    assert_eq!(report.tenants.values().next().unwrap().requests, all, "the report counts as the provider does");
+    for table in children {
+        assert_eq!(of(&report, table).requests, asked(&bench.control, table), "{table}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_night_costs_what_its_changed_parents_cost() {
+    a_night(2_000, 50).await;
+}
+
+/// Once, by `make scale`: it takes minutes.
+#[tokio::test(start_paused = true)]
+#[ignore = "50,000 opportunities: `make scale`"]
+async fn scale_a_night_of_fifty_thousand() {
+    a_night(50_000, 500).await;
+}
+
+/// A first load under deadlines, run again and again, asks hardly more than one that has the time.
+async fn under_deadlines(opportunities: usize, deadline: Duration) {
+    let children = ["feedback", "files", "interviews", "notes", "offers", "referrals", "resumes", "forms"];
+    let start = async || {
+        let mut setup = reading(opportunities, &children, "");
+        setup.defaults = setup.defaults.replace("rate = { per_second = 1000.0, burst = 1000 }", "");
+        setup.rate = Some(Limit { per_second: 10.0, burst: 20 });
+        let bench = setup.start().await;
+        bench.connect("acme").await;
+        bench
+    };
+    let requests = |bench: &Bench| -> u64 {
+        bench.control.stats().requests.iter().filter(|(r, _)| r.starts_with("GET")).map(|(_, n)| n).sum()
+    };
+    let whole = start().await;
+    whole.sync().await;
+    let bench = start().await;
+    let mut runs = 0;
+    loop {
+        runs += 1;
+        let report = bench.sync_with(Options { deadline: Some(deadline), ..Options::default() }).await;
+        if report.code == ExitCode::Done {
+            break;
+        }
+        assert_eq!(report.code, ExitCode::Stopped, "{}", report.troubles().join("\n"));
+        assert!(report.ended.since(report.started) <= deadline + Duration::from_secs(20), "it ended in time");
+        let told = report.troubles().join("\n");
+        assert!(runs > 1 || told.contains("goes on there"), "{told}");
+        assert!(runs < 100);
+    }
+    assert_children(&bench, &children).await;
+    let (one, many) = (requests(&whole), requests(&bench));
+    println!("{opportunities} opportunities: {one} requests in one run, {many} in {runs} runs of {deadline:?}");
+    assert!(runs >= 3, "{runs}");
+    assert!(many * 100 <= one * 101, "{many} against {one}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_load_under_deadlines_asks_hardly_more_than_one_that_has_the_time() {
+    under_deadlines(2_000, MINUTES).await;
+}
+
+#[tokio::test(start_paused = true)]
+#[ignore = "50,000 opportunities: `make scale`"]
+async fn scale_a_load_under_deadlines_of_an_hour() {
+    under_deadlines(50_000, Duration::from_secs(3600)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn edits_that_leave_the_parent_alone_are_in_the_lake_within_the_nights() {
+    let nights = 7;
+    let more = format!("reconcile = {{ nights = {nights}, active_nights = 3 }}");
+    let bench = reading(90, &["feedback", "offers"], &more).start().await;
+    bench.connect("acme").await;
+    bench.sync().await;
+    // Weeks in which something is edited every day. What a record said at the end of a day is there a week later.
+    let mut days: Vec<BTreeMap<String, String>> = Vec::new();
+    for night in 0..28_u64 {
+        let mut today = BTreeMap::new();
+        for table in ["feedback", "offers"] {
+            for touched in bench.control.edit_children("acme", table, 4, night, Some(false)) {
+                let of = |c: &hirelake::sandbox::ChildRecord| c.record["id"] == touched.id.as_str();
+                let all = bench.control.children("acme", table).unwrap();
+                let record = all.into_iter().find(of).unwrap().record;
+                today.insert(touched.id, format!("{table} {}", crate::harness::without_nulls(&record)));
+            }
+        }
+        days.push(today);
+        bench.pass(DAY - MINUTES).await;
+        let report = bench.sync().await;
+        let share = parents(&report, "feedback").reconciled;
+        assert!(share <= 90_u64.div_ceil(nights) + 30, "night {night}: {share}");
+        bench.pass(MINUTES).await;
+        let Some(old) = days.len().checked_sub(nights as usize) else { continue };
+        let later: BTreeMap<&String, &String> = days[old + 1..].iter().flatten().collect();
+        let mut lake = BTreeMap::new();
+        for table in ["feedback", "offers"] {
+            for (id, mut row) in bench.living("acme", table).await {
+                row.as_object_mut().unwrap().remove("opportunityId");
+                lake.insert(id, format!("{table} {row}"));
+            }
+        }
+        for (id, said) in days[old].iter().filter(|(id, _)| !later.contains_key(id)) {
+            assert_eq!(&lake[id], said, "night {night}");
+        }
+    }
+}
