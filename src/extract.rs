@@ -137,6 +137,7 @@ pub struct Pager<'a> {
     restarted: bool,
     done: bool,
     requests: u64,
+    bytes: u64,
 }
 
 impl<'a> Pager<'a> {
@@ -167,6 +168,7 @@ impl<'a> Pager<'a> {
             restarted: resource.content_key.is_some(),
             done: false,
             requests: 0,
+            bytes: 0,
         }
     }
 
@@ -181,6 +183,12 @@ impl<'a> Pager<'a> {
     #[must_use]
     pub fn requests(&self) -> u64 {
         self.requests
+    }
+
+    /// Bytes of the bodies that were decoded.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// The next page; `None` after the last one. A body that `decode` refuses is asked for again within the budget; its
@@ -201,11 +209,12 @@ impl<'a> Pager<'a> {
                 query.push((param.clone(), token.clone()));
             }
             let path = &self.path;
-            let mut attempts = 1;
+            let (mut attempts, mut bytes) = (1, 0);
             let answered = self
                 .session
                 .get(path, &query, priority, &Budget::PAGE, |answer: Answer| {
                     attempts = answer.attempts;
+                    bytes += answer.body.len() as u64;
                     if meaning(answer.status) != Meaning::Fine {
                         return Judged::Take(Err(answer));
                     }
@@ -215,7 +224,10 @@ impl<'a> Pager<'a> {
                     }
                 })
                 .await;
+            self.bytes += bytes;
             self.requests += u64::from(match &answered {
+                // It waited for a permit that did not come.
+                Err(AuthError::Stopped { .. }) => 0,
                 Err(AuthError::Http(e)) => e.attempt,
                 _ => attempts,
             });

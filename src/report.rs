@@ -169,6 +169,8 @@ pub struct ResourceReport {
     pub windows: u64,
     /// Requests, retries included.
     pub requests: u64,
+    /// Bytes of their answers, uncompressed.
+    pub bytes: u64,
     /// Records received, repeated ones counted.
     pub records: u64,
     /// Rows that were not there before.
@@ -232,6 +234,9 @@ pub struct Report {
     pub ended: Timestamp,
     /// Its verdict.
     pub code: ExitCode,
+    /// Which bound stopped it, beside its deadline and signals.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stopped_at: Option<String>,
     /// Its tenants.
     pub tenants: BTreeMap<Tenant, TenantReport>,
 }
@@ -370,6 +375,7 @@ impl Report {
     #[must_use]
     pub fn troubles(&self) -> Vec<String> {
         let mut all = Vec::new();
+        all.extend(self.stopped_at.iter().map(|why| format!("note: stopped: {why}\nhint: run again; it goes on there")));
         for (tenant, t) in &self.tenants {
             all.extend(t.failures.iter().map(|f| match &f.resource {
                 Some(r) => format!("error: {tenant}/{r}: {f}"),

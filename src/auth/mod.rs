@@ -34,7 +34,7 @@ use crate::catalog::{Endpoints, Rate, scopes};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{App, Config, ConfigError, SecretSource};
 use crate::http::{
-    self, Answer, Asked, Budget, Call, Client, Credential, Gate, HttpError, Judged, Method, Priority, Symptom,
+    self, Allowance, Answer, Asked, Budget, Call, Client, Credential, Gate, HttpError, Judged, Method, Priority, Symptom,
 };
 use crate::names::{AppName, RunId, Tenant};
 use crate::secret::Secret;
@@ -96,8 +96,8 @@ pub enum AuthError {
         /// Whether this one was.
         asked: bool,
     },
-    /// The run is to stop, so no refresh is begun.
-    #[error("the grant of tenant {tenant} was not refreshed: the run is stopping\nhint: run again; it resumes")]
+    /// The run is to stop, so no refresh is begun, and nothing more is asked for.
+    #[error("nothing more is asked for tenant {tenant}: the run is stopping\nhint: run again; it resumes")]
     Stopped {
         /// The tenant.
         tenant: Tenant,
@@ -193,6 +193,8 @@ pub struct Auth {
     flights: StdMutex<HashMap<Tenant, Arc<tokio::sync::Mutex<Current>>>>,
     /// What came of a seed that could not be stored.
     successor: StdMutex<Option<Secret>>,
+    /// Requests that the run may make.
+    allowance: Option<Arc<Allowance>>,
 }
 
 /// How an app's refreshes were answered in this run.
@@ -262,6 +264,7 @@ impl Auth {
             stop: CancellationToken::new(),
             flights: StdMutex::default(),
             successor: StdMutex::default(),
+            allowance: None,
         })
     }
 
@@ -270,6 +273,12 @@ impl Auth {
     #[must_use]
     pub fn for_fleet(self, fleet: bool, stop: CancellationToken) -> Self {
         Self { fleet, stop, ..self }
+    }
+
+    /// The same for a run that may make no more requests to the data API than that.
+    #[must_use]
+    pub fn within(self, allowance: Option<Arc<Allowance>>) -> Self {
+        Self { allowance, ..self }
     }
 
     /// Judges who was refused in this run: dead, or of an app that is suspected. Marks the dead, each under its lease; one
@@ -378,7 +387,7 @@ impl Auth {
         let keeper = Keeper { auth: self.clone(), tenant: tenant.clone(), app, lease, line, spool, current };
         Session {
             keeper: Arc::new(keeper),
-            gate: Arc::new(Gate::new(self.clock, self.config.tenant(tenant).rate)),
+            gate: Arc::new(Gate::new(self.clock, self.config.tenant(tenant).rate).within(self.allowance.clone())),
             endpoints: self.config.endpoints(tenant).clone(),
             scopes: StdMutex::default(),
             date: StdMutex::default(),
@@ -618,11 +627,7 @@ impl Session {
                 hosts: &self.endpoints.hosts,
                 priority,
             };
-            let answered = self
-                .keeper
-                .auth
-                .client
-                .send(&self.gate, budget, &call, |answer: Answer| {
+            let sent = self.keeper.auth.client.send(&self.gate, budget, &call, |answer: Answer| {
                     if let Some(date) = answer.date {
                         *self.date.lock().unwrap_or_else(PoisonError::into_inner) = Some((date, answer.received));
                     }
@@ -633,8 +638,13 @@ impl Session {
                         Judged::Take(value) => Judged::Take(Some(value)),
                         Judged::Again(why) => Judged::Again(why),
                     }
-                })
-                .await?;
+                });
+            // What has its permit is brought to its end; what waits for one waits in vain.
+            let answered = tokio::select! {
+                biased;
+                answered = sent => answered?,
+                () = self.gate.used_up() => return Err(AuthError::Stopped { tenant: self.keeper.tenant.clone() }),
+            };
             match answered {
                 Some(value) => return Ok(value),
                 None if last || self.keeper.app.is_none() => break,

@@ -1300,11 +1300,17 @@ mod tests {
     #[test]
     fn every_embedded_resource_makes_a_table() {
         let p = embedded().unwrap();
-        assert_eq!(p.resources.len(), 19);
+        assert_eq!(p.resources.len(), 34);
         for r in &p.resources {
             let table = Table::new(&p.name, r, None).unwrap();
             assert_eq!(table.schema.fields().len(), r.columns.len() + 4, "{}", r.name);
-            assert_ne!(r.default, ByDefault::Named, "{}", r.name);
+            let expected = match (r.name.as_str(), &r.mode) {
+                // Specially protected, and the surveys that ask for it.
+                ("eeo_responses" | "eeo_responses_pii" | "surveys_diversity", _) => ByDefault::Named,
+                (_, Mode::Children { .. }) => ByDefault::Granted,
+                _ => ByDefault::Always,
+            };
+            assert_eq!(r.default, expected, "{}", r.name);
         }
     }
 
@@ -1323,7 +1329,9 @@ mod tests {
             let mut columns = Vec::new();
             all_columns(&r.columns, &mut columns);
             for c in columns {
-                assert_eq!(snake(&c.source), c.name, "{}", r.name);
+                if r.content_key.as_ref() != Some(&c.name) {
+                    assert_eq!(snake(&c.source), c.name, "{}", r.name);
+                }
                 assert!(!c.about.is_empty(), "{}.{} says nothing of itself", r.name, c.name);
             }
         }
@@ -1403,7 +1411,7 @@ mod tests {
         assert_eq!(p.production.api_base.as_str(), "https://api.eu.lever.co/v1", "no slash at the end");
         assert_eq!(p.production.token.as_str(), "https://auth.lever.co/oauth/token", "the rest stays");
         assert_eq!((p.rate.per_second, p.rate.burst), (4.0, 2));
-        assert_eq!(p.resources.len(), 20);
+        assert_eq!(p.resources.len(), 35);
         assert_eq!(p.resource("stages").unwrap().columns.len(), 1);
         assert_eq!(p.resource("stages").unwrap().key, ["id"], "the defaults hold for every file");
         assert_eq!(p.resource("users").unwrap().columns.last().unwrap().source, "nickName");
@@ -1567,14 +1575,14 @@ mod tests {
         mine/x.toml:5:44: the key `type` is missing
         hint: add `type = …` here
         mine/x.toml:5:44: column `n`: `also` has no meaning with type `text`, which takes any text
-        mine/x.toml:5:53: resource `things`: column `n`: `from_parent` has a meaning only with mode `extracted`
+        mine/x.toml:5:53: resource `things`: column `n`: `from_parent` has a meaning only with modes `extracted` and `children`
         mine/x.toml:5:53: resource `things`: column `tenant` has the name of a partition folder
         hint: rename the column, and give its wire name as `source`
-        mine/x.toml:6:1: unknown key `colour`; expected one of `name`, `about`, `path`, `item`, `scope`, `query`, `expand`, `records`, `paging`, `mode`, `cursor`, `load`, `bare`, `of`, `from`, `field`, `key`, `parent`, `partition`, `columns`, `default`, `keep_extra`
-        mine/x.toml:6:1: unknown key `scop`; expected one of `name`, `about`, `path`, `item`, `scope`, `query`, `expand`, `records`, `paging`, `mode`, `cursor`, `load`, `bare`, `of`, `from`, `field`, `key`, `parent`, `partition`, `columns`, `default`, `keep_extra`
+        mine/x.toml:6:1: unknown key `colour`; expected one of `name`, `about`, `path`, `item`, `scope`, `query`, `expand`, `records`, `paging`, `mode`, `cursor`, `load`, `bare`, `of`, `from`, `field`, `key`, `parent`, `partition`, `columns`, `default`, `keep_extra`, `span`, `content_key`, `dormant`, `absent_is_empty`, `skip`
+        mine/x.toml:6:1: unknown key `scop`; expected one of `name`, `about`, `path`, `item`, `scope`, `query`, `expand`, `records`, `paging`, `mode`, `cursor`, `load`, `bare`, `of`, `from`, `field`, `key`, `parent`, `partition`, `columns`, `default`, `keep_extra`, `span`, `content_key`, `dormant`, `absent_is_empty`, `skip`
         hint: did you mean `scope`?
         mine/x.toml:5:8: key `mode`: invalid type: integer `3`, expected a string
-        mine/x.toml:5:8: resource `things`: key `mode`: expected `incremental`, `full`, `tombstones` or `extracted`, not `incremntal`
+        mine/x.toml:5:8: resource `things`: key `mode`: expected `incremental`, `full`, `tombstones`, `extracted` or `children`, not `incremntal`
         hint: did you mean `incremental`?
         mine/x.toml:2:8: resource `things`: the key `cursor` is missing: mode `incremental` needs it
         mine/x.toml:6:10: resource `things`: the key `cursor` has no meaning with mode `full`

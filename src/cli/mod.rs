@@ -72,6 +72,8 @@ enum Command {
     Connect(connect::Connect),
     /// Look at everything a sync relies on, and say what cures each trouble
     Check(check::Check),
+    /// What a sync would read: windows, parents due, requests, minutes at the limit; asks nobody
+    Plan(sync::Plan),
     /// Bring the lake up to date
     Sync(sync::Sync),
     /// How every tenant stands: grant, last run, rows, cursors; a verdict for monitors
@@ -222,6 +224,7 @@ async fn command(args: Args) -> Result<ExitCode, CliError> {
         }
         Command::Connect(connect_args) => connect::connect(&world()?, connect_args).await,
         Command::Check(check_args) => check::check(args.config.as_deref(), check_args).await,
+        Command::Plan(plan_args) => sync::plan(&world()?, plan_args).await,
         Command::Sync(sync_args) => sync::sync(world()?, sync_args).await,
         Command::Status(status_args) => status::status(&world()?, status_args).await,
         Command::Keepalive(keepalive_args) => keepalive::keepalive(world()?, keepalive_args).await,

@@ -31,7 +31,10 @@ pub(super) struct Sync {
     /// Stop cleanly after this long, such as 50m; the next run goes on
     #[arg(long, value_name = "DURATION", value_parser = span)]
     deadline: Option<Duration>,
-    /// Print what would be read, and read nothing
+    /// Stop cleanly after so many requests, retries included, over all tenants; the next run goes on
+    #[arg(long, value_name = "N")]
+    max_requests: Option<u64>,
+    /// Print what would be read, and read nothing (`hirelake plan` prints it as a table)
     #[arg(long)]
     dry_run: bool,
     /// Believe it when more than a fifth of a listing vanished
@@ -40,6 +43,45 @@ pub(super) struct Sync {
     /// Write the full report to this file
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Plan {
+    /// Only this tenant; may be repeated
+    #[arg(long, value_name = "TENANT")]
+    tenant: Vec<Tenant>,
+    /// Only this resource; may be repeated
+    #[arg(long, value_name = "RESOURCE")]
+    resource: Vec<ResourceName>,
+    /// As if everything were loaded anew
+    #[arg(long)]
+    full: bool,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Says what a sync would read and what that costs.
+pub(super) async fn plan(world: &World, args: Plan) -> Result<ExitCode, CliError> {
+    for name in &args.resource {
+        if world.config.provider.resource(name.as_str()).is_none() {
+            return Err(no_resource(&world.config, name));
+        }
+    }
+    let options = sync::Options {
+        tenants: args.tenant,
+        resources: args.resource,
+        full: args.full,
+        ..sync::Options::default()
+    };
+    let all = sync::forecast(world, &options).await?;
+    if all.is_empty() {
+        note("no tenant is connected yet\nhint: `hirelake connect TENANT` connects one");
+    }
+    if args.json {
+        return print(&serde_json::to_string_pretty(&all).unwrap_or_default());
+    }
+    print(&sync::forecast_table(&all))
 }
 
 pub(super) async fn sync(world: World, args: Sync) -> Result<ExitCode, CliError> {
@@ -61,10 +103,11 @@ pub(super) async fn sync(world: World, args: Sync) -> Result<ExitCode, CliError>
         full: args.full,
         backfill,
         deadline: args.deadline,
+        max_requests: args.max_requests,
         allow_mass_delete: args.allow_mass_delete,
     };
     if args.dry_run {
-        for p in sync::preview(&world, &options).await? {
+        for p in sync::forecast(&world, &options).await? {
             print(&serde_json::to_string(&p).unwrap_or_default())?;
         }
         return Ok(ExitCode::Done);

@@ -7,13 +7,14 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use governor::middleware::NoOpMiddleware;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 use crate::catalog::Rate;
 use crate::clock::Clock;
@@ -40,6 +41,37 @@ pub struct Pace {
     pub latency: Duration,
 }
 
+/// How many requests a run may make, over all its tenants. Who asks for one more stops the run.
+#[derive(Debug)]
+pub struct Allowance {
+    left: AtomicU64,
+    used_up: CancellationToken,
+    stop: CancellationToken,
+}
+
+impl Allowance {
+    /// An allowance of `requests`; `stop` is set when one more is asked for.
+    #[must_use]
+    pub fn new(requests: u64, stop: CancellationToken) -> Self {
+        Self { left: AtomicU64::new(requests), used_up: CancellationToken::new(), stop }
+    }
+
+    /// Whether more was asked for than there was.
+    #[must_use]
+    pub fn is_used_up(&self) -> bool {
+        self.used_up.is_cancelled()
+    }
+
+    fn take(&self) -> bool {
+        let taken = self.left.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| n.checked_sub(1)).is_ok();
+        if !taken {
+            self.used_up.cancel();
+            self.stop.cancel();
+        }
+        taken
+    }
+}
+
 type Limiter = RateLimiter<NotKeyed, InMemoryState, Clock, NoOpMiddleware<Duration>>;
 
 /// The permits of one tenant.
@@ -59,6 +91,7 @@ pub struct Gate {
     requests: AtomicU64,
     refused: AtomicU64,
     latency_us: AtomicU64,
+    allowance: Option<Arc<Allowance>>,
 }
 
 #[derive(Debug, Default)]
@@ -88,6 +121,21 @@ impl Gate {
             requests: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             latency_us: AtomicU64::new(0),
+            allowance: None,
+        }
+    }
+
+    /// The same within a run's allowance.
+    #[must_use]
+    pub fn within(self, allowance: Option<Arc<Allowance>>) -> Self {
+        Self { allowance, ..self }
+    }
+
+    /// Waits until the run's allowance is used up; for ever without one. Whoever waits for a permit then waits in vain.
+    pub async fn used_up(&self) {
+        match &self.allowance {
+            Some(allowance) => allowance.used_up.cancelled().await,
+            None => std::future::pending().await,
         }
     }
 
@@ -134,7 +182,8 @@ impl Gate {
         u64::try_from(self.clock.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Waits for a permit. Dropping the future gives up the place.
+    /// Waits for a permit. Dropping the future gives up the place. Never comes back once the allowance is used up: race it
+    /// with [`Gate::used_up`].
     pub async fn permit(&self, priority: Priority) {
         let (sender, mut mine) = oneshot::channel();
         {
@@ -157,6 +206,9 @@ impl Gate {
                     }
                 }
             }
+        }
+        if self.allowance.as_ref().is_some_and(|a| !a.take()) {
+            return std::future::pending().await;
         }
         self.requests.fetch_add(1, Ordering::Relaxed);
     }
@@ -231,8 +283,6 @@ impl Gate {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
 
     fn gate(per_second: f64, burst: u32) -> Arc<Gate> {

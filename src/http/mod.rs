@@ -16,7 +16,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use url::Url;
 
-pub use gate::{Gate, Pace, Priority};
+pub use gate::{Allowance, Gate, Pace, Priority};
 pub(crate) use symptom::says;
 pub use symptom::{Asked, Symptom};
 

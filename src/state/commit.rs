@@ -70,6 +70,15 @@ pub struct ParentsRead {
     pub milli_requests: u64,
 }
 
+/// What former runs met, for forecasts only.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Habits {
+    /// Records that increments brought, reckoned for a day.
+    pub rows_a_day: f64,
+    /// Bytes of an answer.
+    pub request_bytes: u64,
+}
+
 /// The newest commit of a resource is the whole truth about it: each is cumulative.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Commit {
@@ -96,6 +105,9 @@ pub struct Commit {
     /// Of children: how far their parents were read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parents: Option<ParentsRead>,
+    /// What former runs met, for forecasts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub habits: Option<Habits>,
     /// What a backfill read; informative.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backfilled: Option<Window>,
@@ -116,6 +128,7 @@ impl Commit {
             partitions: BTreeMap::new(),
             along: BTreeSet::new(),
             parents: None,
+            habits: None,
             backfilled: None,
         }
     }

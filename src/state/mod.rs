@@ -18,7 +18,7 @@ use crate::names::{ResourceName, RunId, Tenant};
 use crate::store::{Created, Store, StoreError};
 
 pub use account::Claim;
-pub use commit::{Commit, CommitKind, Covered, ParentsRead, PartitionFigures};
+pub use commit::{Commit, CommitKind, Covered, Habits, ParentsRead, PartitionFigures};
 pub use lease::{Lease, LeaseInfo};
 pub use line::{Entry, Line};
 pub use window::{Intervals, Window};

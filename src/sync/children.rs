@@ -21,7 +21,7 @@ use crate::extract::{Decoded, ExtractError, Pager};
 use crate::http::Priority;
 use crate::load::{self, Lake, LoadError, Merged, Runs, Spill, Suppress, Ticket};
 use crate::report::{Failure, Outcome, ParentsReport, ResourceReport};
-use crate::state::{Commit, CommitKind, Entry, ParentsRead, PartitionFigures};
+use crate::state::{Commit, CommitKind, Entry, Habits, ParentsRead, PartitionFigures};
 use crate::transform::{Decoder, Drift, Parent, Rejected};
 
 /// Rows wait no longer than this to be merged: a killed run reads no more than this time's parents again. A merge costs the
@@ -76,6 +76,7 @@ pub(super) struct Children {
 struct Read {
     turn: Turn,
     requests: u64,
+    bytes: u64,
     records: u64,
     rows: Vec<RecordBatch>,
     drift: Drift,
@@ -171,6 +172,9 @@ impl Children {
         let due = due(&run.lake, &terms, &reads).await?;
         drop(reads);
         self.announce(&due);
+        if let Some(left) = last.as_ref().map(|l| l.left).filter(|n| *n > 0) {
+            self.report.notes.push(format!("goes on with {left} parents that were left by the last run"));
+        }
         let whole_share = due.whole_share && run.options.backfill.is_none();
         let settled_stalest = due.stalest;
         let columns: Vec<String> =
@@ -190,6 +194,9 @@ impl Children {
         let parents_read = self.parents.changed + self.parents.reconciled;
         if parents_read >= 20 {
             read.milli_requests = self.report.requests * 1000 / parents_read;
+        }
+        if self.report.requests > 0 {
+            self.commit.habits = Some(Habits { rows_a_day: 0.0, request_bytes: self.report.bytes / self.report.requests });
         }
         self.commit.load_done = self.parents.left == 0 && self.skipped.is_none();
         if run.options.backfill.is_none() && self.skipped.is_none() {
@@ -277,6 +284,7 @@ impl Children {
     /// One parent was read, or could not be.
     async fn came(&mut self, read: Read) -> Result<(), SyncError> {
         self.report.requests += read.requests;
+        self.report.bytes += read.bytes;
         if read.turn.why == Why::Reconcile {
             self.parents.reconcile_requests += read.requests;
         }
@@ -292,6 +300,8 @@ impl Children {
                 false
             }
             Err(ExtractError::Forbidden { path, hint, .. }) => return self.refused((read.turn, seen_at), path, hint),
+            // The allowance is used up: the run is stopping, and this parent stays due.
+            Err(ExtractError::Auth(AuthError::Stopped { .. })) => return Ok(()),
             Err(error) => return self.failed(error),
         };
         (self.failed_in_a_row, self.answered) = (0, true);
@@ -526,7 +536,7 @@ async fn read_parent(run: Arc<TenantRun>, resource: Arc<Resource>, carrier: Reso
             Err(error) => break Err(error),
         }
     };
-    Read { requests: pager.requests(), records, rows, drift, rejected, seen_at, end, turn }
+    Read { requests: pager.requests(), bytes: pager.bytes(), records, rows, drift, rejected, seen_at, end, turn }
 }
 
 async fn flush(run: Arc<TenantRun>, ledgers: Lake, units: Vec<Unit>) -> Result<Vec<Flushed>, LoadError> {

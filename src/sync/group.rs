@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::{Chosen, Done, SyncError, TenantRun, delete, drift_counts, fail};
+use crate::auth::AuthError;
 use crate::catalog::{Mode, OnDelete, PartitionValue, Resource, Table};
 use crate::clock::Timestamp;
 use crate::extract::{self, Decoded, ExtractError, Pager};
@@ -24,7 +25,7 @@ use crate::load::{self, Deletion, KEY_SEPARATOR, Lake, LoadError, Merged, Runs, 
 use crate::plan::{Active, Filter, Splitter, Wish, Work, certain};
 use crate::names::ResourceName;
 use crate::report::{Failure, Outcome, ResourceReport};
-use crate::state::{Commit, CommitKind, Entry, PartitionFigures, Window};
+use crate::state::{Commit, CommitKind, Entry, Habits, PartitionFigures, Window};
 use crate::transform::{Decoder, Drift, KIND, KIND_READ, Page, Rejected};
 
 /// Finished rows are merged at the latest after so long: a killed run loses no more than this and the windows under way.
@@ -58,8 +59,8 @@ struct Job {
 
 enum Message {
     Page { job: u32, page: Box<Page>, seen_at: Timestamp, seq: u64 },
-    Finished { job: u32, requests: u64, date: Option<Timestamp> },
-    Failed { job: u32, requests: u64, error: ExtractError },
+    Finished { job: u32, requests: u64, bytes: u64, date: Option<Timestamp> },
+    Failed { job: u32, requests: u64, bytes: u64, error: ExtractError },
 }
 
 /// A table of the group: the resource's own is the first.
@@ -223,6 +224,9 @@ impl Group {
                     self.commit.covered = crate::state::Covered::default();
                     self.commit().await?;
                 }
+                if !begins {
+                    self.parts[0].report.notes.push(format!("goes on with the load that began at {started}"));
+                }
                 // What earlier runs of this load read tells how dense the records are.
                 let known = self.commit.covered.created.windows().last().map(|w| (*w, self.commit.rows()));
                 Source::Load(Splitter::new(gaps, known))
@@ -362,25 +366,30 @@ impl Group {
                             self.page(job, *page, seen_at, seq).await?;
                         }
                     }
-                    Message::Finished { job, requests, date } => {
+                    Message::Finished { job, requests, bytes, date } => {
                         self.parts[0].report.requests += requests;
+                        self.parts[0].report.bytes += bytes;
                         if let Some((job, a, _)) = active.remove(&job) {
                             self.parts.iter_mut().for_each(|p| p.spill.finish(job.id));
                             self.parts[0].report.windows += 1;
                             if let Source::Load(splitter) = &mut source {
                                 splitter.finished(job.cover, a.rows);
                             }
+                            self.met(&job, a.rows);
                             let sure = certain(job.cover, date, run.config().safety_lag);
                             finished.insert(job.id, (job, sure));
                         }
                     }
-                    Message::Failed { job, requests, error } => {
+                    Message::Failed { job, requests, bytes, error } => {
                         self.parts[0].report.requests += requests;
+                        self.parts[0].report.bytes += bytes;
                         active.remove(&job);
                         self.parts.iter_mut().for_each(|p| p.spill.discard(job));
                         self.complete = false;
                         // The first says why; no new window is begun, those under way may end.
                         match error {
+                            // The allowance is used up: the run is stopping.
+                            ExtractError::Auth(AuthError::Stopped { .. }) => {}
                             ExtractError::Forbidden { path, hint, .. } if !run.is_named() => {
                                 self.skipped.get_or_insert_with(|| format!("not granted (403 on {path}): {hint}"));
                             }
@@ -407,6 +416,24 @@ impl Group {
             }
         }
         Ok(())
+    }
+
+    /// Remembers what an increment met, for the forecasts of later runs: an average that follows slowly.
+    fn met(&mut self, job: &Job, rows: u64) {
+        let report = &self.parts[0].report;
+        let request_bytes = report.bytes / report.requests.max(1);
+        let days = job.read.and_then(|w| Some(w.to.since(w.from?).as_secs_f64() / 86_400.0));
+        let before = self.commit.habits;
+        let rows_a_day = match (job.filter, days, before) {
+            // Minutes say little of a day.
+            (Filter::Updated, Some(days), _) if days < 1.0 / 48.0 => before.map(|h| h.rows_a_day),
+            (Filter::Updated, Some(days), Some(h)) if h.rows_a_day > 0.0 => {
+                Some(h.rows_a_day * 0.7 + rows as f64 / days * 0.3)
+            }
+            (Filter::Updated, Some(days), _) => Some(rows as f64 / days),
+            _ => before.map(|h| h.rows_a_day),
+        };
+        self.commit.habits = Some(Habits { rows_a_day: rows_a_day.unwrap_or(0.0), request_bytes });
     }
 
     fn fetch(
@@ -444,8 +471,10 @@ impl Group {
                         let seen_at = fetched.date.unwrap_or(fetched.received);
                         Message::Page { job, page: Box::new(fetched.page), seen_at, seq }
                     }
-                    Ok(None) => Message::Finished { job, requests: pager.requests(), date },
-                    Err(error) => Message::Failed { job, requests: pager.requests(), error },
+                    Ok(None) => Message::Finished { job, requests: pager.requests(), bytes: pager.bytes(), date },
+                    Err(error) => {
+                        Message::Failed { job, requests: pager.requests(), bytes: pager.bytes(), error }
+                    }
                 };
                 let last = !matches!(message, Message::Page { .. });
                 if inbox.send(message).await.is_err() || last {
@@ -631,10 +660,16 @@ impl Group {
                         self.complete = false;
                         break;
                     }
-                    self.parts[0].report.requests += 1;
-                    if !extract::exists(&run.session, &resource, item, &id).await? {
-                        gone.push(id);
+                    match extract::exists(&run.session, &resource, item, &id).await {
+                        Ok(true) => {}
+                        Ok(false) => gone.push(id),
+                        Err(ExtractError::Auth(AuthError::Stopped { .. })) => {
+                            self.complete = false;
+                            return Ok(());
+                        }
+                        Err(e) => return Err(e.into()),
                     }
+                    self.parts[0].report.requests += 1;
                 }
                 let kept = asked - gone.len();
                 if kept > 0 {
@@ -655,7 +690,14 @@ impl Group {
                         let mut page = decoder.page(body).map_err(|e| e.to_string())?;
                         Ok(Decoded { next: page.next.take(), more: page.more, page })
                     });
-                    let Some(fetched) = next.await? else { break };
+                    let next = match next.await {
+                        Err(ExtractError::Auth(AuthError::Stopped { .. })) => {
+                            self.complete = false;
+                            return Ok(());
+                        }
+                        next => next?,
+                    };
+                    let Some(fetched) = next else { break };
                     again.extend(keys(&fetched.page.rows, &resource.key));
                     // What cannot be decoded cannot be told from what is missing.
                     let clear = fetched.page.rejected.is_empty() && !run.world.stop.is_cancelled();

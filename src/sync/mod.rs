@@ -5,6 +5,7 @@
 
 mod children;
 mod delete;
+mod forecast;
 mod group;
 pub mod ledger;
 mod verdict;
@@ -23,9 +24,10 @@ use crate::catalog::{ByDefault, Mode, Resource};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, ConfigError};
 use crate::extract::ExtractError;
+use crate::http::Allowance;
 use crate::load::{self, Lake, LoadError, Suppress};
 use crate::names::{ResourceName, RunId, Tenant};
-use crate::plan::{self, Wish, Work};
+use crate::plan::{self, Work};
 use crate::report::{DriftCount, ExitCode, Failure, Outcome, Progress, Report, ResourceReport, TenantReport};
 use crate::state::{Commit, Entry, Lease, State, StateError, Window};
 use crate::store::Store;
@@ -33,6 +35,7 @@ use crate::transform::Drift;
 
 use children::Children;
 use group::Group;
+pub use forecast::{Forecast, forecast, table as forecast_table};
 pub use verdict::{code, refusal, unanswered};
 
 /// The provider's `Date` has whole seconds, so a bound taken from our own clock stays a second further back.
@@ -146,6 +149,8 @@ pub struct Options {
     pub backfill: Option<Window>,
     /// Stop cleanly after this long.
     pub deadline: Option<Duration>,
+    /// Stop cleanly after so many requests to the data API, retries included, of all tenants together.
+    pub max_requests: Option<u64>,
     /// Believe that more than a fifth of a listing vanished.
     pub allow_mass_delete: bool,
 }
@@ -221,7 +226,8 @@ pub async fn run(world: &World, options: &Options) -> Result<Report, SyncError> 
 
     let stop = world.stop.child_token();
     let auth = Auth::new(world.config.clone(), state.clone(), world.clock, run)?;
-    let auth = Arc::new(auth.for_fleet(tenants.len() > 1, stop.clone()));
+    let allowance = options.max_requests.map(|n| Arc::new(Allowance::new(n, stop.clone())));
+    let auth = Arc::new(auth.for_fleet(tenants.len() > 1, stop.clone()).within(allowance.clone()));
     let until = options.deadline.map(|d| world.clock.elapsed() + d);
     let alarm = options.deadline.map(tokio::time::sleep);
     let work = async {
@@ -292,8 +298,18 @@ pub async fn run(world: &World, options: &Options) -> Result<Report, SyncError> 
         }
     }
     let code = Report::verdict(&done);
-    let report =
-        Report { run, version: env!("CARGO_PKG_VERSION"), started, ended: world.clock.now(), code, tenants: done };
+    let stopped_at = allowance.filter(|a| a.is_used_up()).map(|_| {
+        format!("all {} requests of --max-requests are used up", options.max_requests.unwrap_or_default())
+    });
+    let report = Report {
+        run,
+        version: env!("CARGO_PKG_VERSION"),
+        started,
+        ended: world.clock.now(),
+        code,
+        stopped_at,
+        tenants: done,
+    };
     if let Err(error) = state.keep_report(run, report.json().into()).await {
         tracing::warn!(%error, "the report could not be kept in the state");
     }
@@ -415,7 +431,7 @@ impl TenantJob {
             Err(e) => return Err(e.into()),
         };
         let scratch = scratch(&self.world, &self.tenant)?;
-        let lake = lake(&self.world, &self.tenant, &scratch);
+        let lake = lake_of(&self.world, &self.tenant, scratch.path());
         let bound = self.world.clock.now().minus(self.world.config.safety_lag + DATE_STEP);
         let run = Arc::new(TenantRun {
             world: self.world,
@@ -442,8 +458,8 @@ impl TenantJob {
     }
 }
 
-fn lake(world: &World, tenant: &Tenant, scratch: &tempfile::TempDir) -> Lake {
-    Lake { store: world.lake.owned_by(tenant.as_str()), tenant: tenant.clone(), scratch: scratch.path().to_owned() }
+fn lake_of(world: &World, tenant: &Tenant, scratch: &std::path::Path) -> Lake {
+    Lake { store: world.lake.owned_by(tenant.as_str()), tenant: tenant.clone(), scratch: scratch.to_owned() }
 }
 
 /// A private folder for spilled rows, removed when dropped. Those that a killed run of this tenant left are removed first.
@@ -551,7 +567,7 @@ impl TenantRun {
         for r in enabled.iter().filter(|r| !matches!(r.mode, Mode::Extracted { .. }) && wished(r)) {
             // What nobody named and the consent did not ask for is read where it happens to be granted, and else not missed.
             let known = |s: &str| self.session.knows_scope(s);
-            if r.default == ByDefault::Granted && !named && !r.scope.as_deref().is_some_and(known) {
+            if !named && r.default == ByDefault::Granted && !r.scope.as_deref().is_some_and(known) {
                 continue;
             }
             if let Some(scope) = r.scope.as_deref().filter(|s| !self.session.has_scope(s)) {
@@ -639,6 +655,12 @@ impl TenantRun {
             let (later, now): (Vec<_>, Vec<_>) = left.into_iter().partition(waits);
             let mut running = JoinSet::new();
             for c in now {
+                if self.is_hopeless(&c.resource, report).await? {
+                    let mode = c.resource.mode.word().into();
+                    let none = ResourceReport { outcome: Outcome::Failed, mode, ..ResourceReport::default() };
+                    self.note(vec![Done { resource: c.resource.name, report: none, failure: None }], report);
+                    continue;
+                }
                 let run = self.clone();
                 running.spawn(async move { run.children(c).await });
             }
@@ -646,6 +668,15 @@ impl TenantRun {
             left = later;
         }
         Ok(())
+    }
+
+    /// Whether children need not be tried: their parents could not be read just now, and either none is known from before, or
+    /// what kept them from being read keeps every request from being answered.
+    async fn is_hopeless(&self, resource: &Resource, report: &TenantReport) -> Result<bool, SyncError> {
+        let Some(parent) = resource.mode.parent() else { return Ok(false) };
+        let failed = report.resources.get(parent).is_some_and(|r| r.outcome == Outcome::Failed);
+        let general = |f: &Failure| f.code != ExitCode::Partial && f.resource.as_ref().is_none_or(|r| r == parent);
+        Ok(failed && (report.failures.iter().any(general) || self.commit_of(parent).await?.is_none()))
     }
 
     async fn children(self: Arc<Self>, chosen: Chosen) -> Vec<Done> {
@@ -836,59 +867,6 @@ impl Done {
     }
 }
 
-/// What a run would do, without doing it.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Preview {
-    /// The tenant.
-    pub tenant: Tenant,
-    /// The resource.
-    pub resource: ResourceName,
-    /// `load`, `increment`, `listing`, `backfill` or `extracted`.
-    pub mode: &'static str,
-    /// What would be read.
-    pub window: String,
-}
-
-/// Plans without a request and without a write. Scopes are those that the last grant had.
-///
-/// # Errors
-///
-/// When the state cannot be read.
-pub async fn preview(world: &World, options: &Options) -> Result<Vec<Preview>, SyncError> {
-    let state = State::new(world.state.clone(), world.clock);
-    let tenants = if options.tenants.is_empty() { world.active_tenants().await? } else { options.tenants.clone() };
-    let bound = world.clock.now().minus(world.config.safety_lag + DATE_STEP);
-    let mut all = Vec::new();
-    for tenant in tenants {
-        for resource in world.config.resources(&tenant) {
-            if !options.resources.is_empty() && !options.resources.contains(&resource.name) {
-                continue;
-            }
-            let last = state.commits(&tenant, &resource.name).last::<Commit>().await?;
-            let wish = Wish { full: options.full, backfill: options.backfill };
-            let mut line = |mode, window: String| {
-                all.push(Preview { tenant: tenant.clone(), resource: resource.name.clone(), mode, window });
-            };
-            match &resource.mode {
-                Mode::Extracted { from, .. } => line("extracted", format!("with {from}")),
-                Mode::Children { from, .. } => line("children", format!("of {from} that changed")),
-                _ => {}
-            }
-            for work in plan::due(resource, last.as_ref().map(|l| &l.body), bound, world.config.overlap, wish) {
-                match &work {
-                    Work::Load { gaps, .. } => {
-                        line(word(&work), gaps.iter().map(Window::to_string).collect::<Vec<_>>().join(" "));
-                    }
-                    Work::Listing { .. } => line(word(&work), "everything".into()),
-                    Work::Increment { window, reach } => line(word(&work), Window::new(*reach, window.to).to_string()),
-                    Work::Backfill { window } => line(word(&work), window.to_string()),
-                }
-            }
-        }
-    }
-    Ok(all)
-}
-
 fn word(work: &Work) -> &'static str {
     match work {
         Work::Load { .. } => "load",
@@ -918,7 +896,7 @@ pub async fn relay(world: &World, name: &ResourceName) -> Result<BTreeMap<Tenant
     for tenant in state.tenants().await? {
         let lease = state.lease(&tenant, run).await?;
         let scratch = scratch(world, &tenant)?;
-        let lake = lake(world, &tenant, &scratch);
+        let lake = lake_of(world, &tenant, scratch.path());
         lake.store.sweep_staging()?;
         let commits = state.commits(&tenant, name);
         if let Some(last) = commits.last::<Commit>().await? {

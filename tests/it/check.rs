@@ -107,7 +107,7 @@ async fn a_healthy_world_is_told_so_in_few_requests() {
     insta::assert_snapshot!(plain(&checkup.table(), bench.dir.path()), @"
          check      of                                   found
      ok  config     DIR/hirelake.toml        1 app, 0 tenants named
-     ok  catalogue  lever                                19 resources, 184 columns
+     ok  catalogue  lever                                34 resources, 366 columns
      ok  lake       DIR/lake                 create, no second create, one winner of a race, replace, replace the version read, read back, list, remove
      ok  state      DIR/state                create, no second create, one winner of a race, replace, replace the version read, read back, list, remove
      ok  app        main                                 sandbox: http://127.0.0.1:PORT/v1, tokens from 127.0.0.1, 16 scopes, 1 callback
@@ -737,7 +737,7 @@ async fn the_json_has_one_shape_and_no_secret() {
       "name": "catalogue",
       "outcome": "ok",
       "target": "lever",
-      "what": "19 resources, 184 columns"
+      "what": "34 resources, 366 columns"
     }
     {
       "code": "provider",

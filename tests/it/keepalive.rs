@@ -405,6 +405,8 @@ async fn one_tenant_is_told_in_full() {
     form_templates         3 rows, 1 file, as of 2026-06-15 07:58 (3 days ago)
     opportunities          30 rows, 6 files, as of 2026-06-15 07:58 (3 days ago)
     opportunities_deleted  3 rows, 1 file, as of 2026-06-15 07:58 (3 days ago)
+    posting_forms          8 rows, 1 file
+    posting_users          8 rows, 1 file
     postings               8 rows, 1 file, as of 2026-06-15 07:58 (3 days ago)
     postings_deleted       3 rows, 1 file, as of 2026-06-15 07:58 (3 days ago)
     requisition_fields     4 rows, 1 file, as of 2026-06-15 07:58 (3 days ago)
