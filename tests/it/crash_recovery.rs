@@ -149,7 +149,7 @@ fn staged(dir: &FsPath) -> usize {
 }
 
 /// A part of the resources, one of each kind, so that there are not too many writes.
-const SOME: &str = r#"resources = ["opportunities", "applications", "contacts", "users", "postings", "opportunities_deleted", "applications_deleted"]"#;
+const SOME: &str = r#"resources = ["opportunities", "applications", "contacts", "users", "postings", "opportunities_deleted", "applications_deleted", "notes", "resumes"]"#;
 
 fn setup() -> Setup {
     let mut setup = Setup::new(50);

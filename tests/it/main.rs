@@ -6,6 +6,7 @@
 
 mod architecture;
 mod bad_input;
+mod budget;
 mod check;
 mod children;
 mod cli;
