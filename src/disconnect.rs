@@ -12,7 +12,7 @@ use crate::auth::{Auth, AuthError, Grant};
 use crate::names::{RunId, Tenant};
 use crate::state::{Commit, CommitKind, Lease, State};
 use crate::store::Store;
-use crate::sync::{SyncError, World, ledger};
+use crate::sync::{SyncError, World, contents, ledger};
 
 /// What was done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -134,6 +134,12 @@ async fn erase_all(world: &World, state: &State, tenant: &Tenant, lease: &Lease)
         world.state.remove_folder(&folder)?;
     }
     for folder in folders(world, tenant).await? {
+        erased.files += remove_all(&world.lake, &folder, lease).await?;
+        world.lake.remove_folder(&folder)?;
+    }
+    let documents = Path::from_iter([contents::FOLDER, world.config.provider.name.as_str()]);
+    for table in world.lake.folders(&documents).await? {
+        let folder = documents.clone().join(table).join(own.as_str());
         erased.files += remove_all(&world.lake, &folder, lease).await?;
         world.lake.remove_folder(&folder)?;
     }

@@ -6,10 +6,12 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::auth::{AuthError, CredentialKind, Session};
 use crate::catalog::{Mode, Paging, Resource, TimeFilter};
 use crate::clock::Timestamp;
-use crate::http::{Answer, Asked, Budget, Judged, Meaning, Priority, Symptom, meaning};
+use crate::http::{Answer, Asked, Budget, Cause, Judged, Meaning, Priority, Symptom, meaning};
 use crate::names::{ResourceName, Tenant};
 use crate::state::Window;
 
@@ -337,8 +339,73 @@ pub async fn peek(
 
 /// A path with an id in the place of `:id`, encoded.
 fn with_id(path: &str, id: &str) -> String {
+    encoded(path, ":id", id)
+}
+
+fn encoded(path: &str, place: &str, id: &str) -> String {
     let encoded: String = url::form_urlencoded::byte_serialize(id.as_bytes()).collect();
-    path.replace(":id", &encoded.replace('+', "%20"))
+    path.replace(place, &encoded.replace('+', "%20"))
+}
+
+/// What came of a download.
+pub enum Document {
+    /// It, whole.
+    Whole {
+        /// Its bytes.
+        body: Bytes,
+        /// What the provider says it is.
+        content_type: Option<String>,
+    },
+    /// The provider has it and could not process it (422, reference 4.6).
+    Unprocessable,
+    /// There is none (404).
+    Missing,
+    /// Larger than is taken.
+    TooLarge,
+}
+
+/// Downloads a document; `parent` and `id` stand for `:parent` and `:id` in the resource's path. Gives the requests made, too.
+///
+/// # Errors
+///
+/// When it could not be had, for another reason than those that [`Document`] names.
+pub async fn document(
+    session: &Session,
+    resource: &Resource,
+    parent: &str,
+    id: &str,
+    query: &[(String, String)],
+    priority: Priority,
+) -> (u64, Result<Document, ExtractError>) {
+    let path = encoded(&encoded(&resource.path, ":parent", parent), ":id", id);
+    let mut attempts = 1;
+    let answered = session
+        .download(&path, query, priority, |answer: Answer| {
+            attempts = answer.attempts;
+            Judged::Take(answer)
+        })
+        .await;
+    let document = match answered {
+        Ok(answer) if answer.status == 422 => Ok(Document::Unprocessable),
+        Ok(answer) => match meaning(answer.status) {
+            Meaning::Fine => Ok(Document::Whole { body: answer.body, content_type: answer.content_type }),
+            Meaning::NotFound => Ok(Document::Missing),
+            _ => Err(refused(session, resource, &path, &[], &answer)),
+        },
+        Err(AuthError::Http(e)) => {
+            attempts = e.attempt;
+            match e.cause {
+                Cause::TooLarge { .. } => Ok(Document::TooLarge),
+                _ => Err(AuthError::Http(e).into()),
+            }
+        }
+        Err(AuthError::Stopped { tenant }) => {
+            attempts = 0;
+            Err(AuthError::Stopped { tenant }.into())
+        }
+        Err(e) => Err(e.into()),
+    };
+    (u64::from(attempts), document)
 }
 
 /// Whether a single object is still there: its item path answers.

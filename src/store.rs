@@ -413,6 +413,28 @@ impl Store {
         Ok(found.map(|(name, bytes)| (prefix.clone().join(name), bytes)))
     }
 
+    /// Puts a document in the place of whatever is there, whole and at once; when it returns, a power cut does not take it back.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be written.
+    pub async fn put_document(&self, path: &Path, body: Bytes) -> Result<(), StoreError> {
+        if self.root.is_none() {
+            return self.overwrite(path, body).await;
+        }
+        let mut staged = self.stage()?;
+        let place = staged.file.path().to_owned();
+        let written = tokio::task::spawn_blocking(move || {
+            std::io::Write::write_all(staged.file.as_file_mut(), &body).map(|()| staged)
+        });
+        let io = |source| StoreError::Io { op: "write", path: place, source };
+        let staged = match written.await.map_err(std::io::Error::other) {
+            Ok(Ok(staged)) => staged,
+            Ok(Err(e)) | Err(e) => return Err(io(e)),
+        };
+        self.replace(path, staged, None).await.map(|_| ())
+    }
+
     /// Puts a small object in the place of whatever is there, whole and at once: for what must be forgotten though its name
     /// has to stay taken. Nothing else of the state is ever written twice.
     ///

@@ -612,6 +612,33 @@ impl Session {
         query: &[(String, String)],
         priority: Priority,
         budget: &Budget,
+        judge: impl FnMut(Answer) -> Judged<T>,
+    ) -> Result<T, AuthError> {
+        self.ask(path, query, priority, budget, false, judge).await
+    }
+
+    /// The same for a document, which may lie elsewhere: a redirect is followed there, without the credential.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthError`].
+    pub async fn download<T>(
+        &self,
+        path: &str,
+        query: &[(String, String)],
+        priority: Priority,
+        judge: impl FnMut(Answer) -> Judged<T>,
+    ) -> Result<T, AuthError> {
+        self.ask(path, query, priority, &Budget::DOCUMENT, true, judge).await
+    }
+
+    async fn ask<T>(
+        &self,
+        path: &str,
+        query: &[(String, String)],
+        priority: Priority,
+        budget: &Budget,
+        elsewhere: bool,
         mut judge: impl FnMut(Answer) -> Judged<T>,
     ) -> Result<T, AuthError> {
         let mut url = self.endpoints.api_base.clone();
@@ -625,6 +652,7 @@ impl Session {
                 query,
                 credential: Some(&credential),
                 hosts: &self.endpoints.hosts,
+                elsewhere,
                 priority,
             };
             let sent = self.keeper.auth.client.send(&self.gate, budget, &call, |answer: Answer| {

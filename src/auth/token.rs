@@ -130,6 +130,7 @@ pub(super) async fn post_paid(
     let mut all = vec![("client_id", app.client_id.as_str()), ("client_secret", secret.expose())];
     all.extend_from_slice(form);
     let call = Call {
+        elsewhere: false,
         method: Method::PostForm(&all),
         url: &app.endpoints.token,
         query: &[],
@@ -155,6 +156,7 @@ pub(super) async fn revoke(
     let Some(url) = &app.endpoints.revoke else { return Err(TokenError::Refused(404)) };
     let form = [("client_id", app.client_id.as_str()), ("client_secret", secret.expose()), ("token", token.expose())];
     let call = Call {
+        elsewhere: false,
         method: Method::PostForm(&form),
         url,
         query: &[],
@@ -232,6 +234,7 @@ mod tests {
 
     fn answer(status: u16, body: &str) -> Answer {
         Answer {
+            content_type: None,
             status,
             date: None,
             retry_after: None,

@@ -165,6 +165,8 @@ pub struct Resource {
     pub content_key: Option<String>,
     /// The column (by table name) that is null as long as the record is active: its children are read again more often.
     pub dormant: Option<String>,
+    /// Of documents: what is downloaded for each parent instead of a page of records.
+    pub content: Option<Content>,
     /// Whether undeclared fields are kept in `_extra`; false only where they would hold what must not be kept (tombstones).
     pub keep_extra: bool,
 }
@@ -210,6 +212,35 @@ pub enum SkipIf {
     /// An empty list, or null.
     Empty,
 }
+
+/// Documents that are downloaded into the lake, each with a row that tells of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Content {
+    /// The parent's column (by table name) with the ending of its file's name.
+    pub ext: Option<String>,
+    /// What there is to download of a parent.
+    pub documents: Vec<Document>,
+}
+
+/// A document of a parent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Document {
+    /// Which, where a parent has several.
+    pub name: Option<String>,
+    /// The parent's column (by table name) that is null as long as there is none.
+    pub when: Option<String>,
+    /// Parameters of the request.
+    pub query: Vec<(String, String)>,
+}
+
+/// Columns (by table name) that a table of documents must have, and their types.
+pub const CONTENT_COLUMNS: [(&str, ColumnType); 5] = [
+    ("status", ColumnType::Text),
+    ("path", ColumnType::Text),
+    ("bytes", ColumnType::Int { lenient: false }),
+    ("sha256", ColumnType::Text),
+    ("content_type", ColumnType::Text),
+];
 
 /// An object asked for in line in place of its id.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -457,6 +488,7 @@ impl Resource {
             span: None,
             content_key: None,
             dormant: None,
+            content: None,
             keep_extra: true,
         }
     }

@@ -15,7 +15,7 @@ use toml::Spanned;
 use url::Url;
 
 use super::{
-    ByDefault, Column, ColumnType, Endpoints, Expand, Granularity, Mode, OAuthFacts, Paging, Partition, Provider, Rate,
+    ByDefault, CONTENT_COLUMNS, Column, ColumnType, Content, Document, Endpoints, Expand, Granularity, Mode, OAuthFacts, Paging, Partition, Provider, Rate,
     Resource, Skip, SkipIf, Span, TimeFilter, arrow_type,
 };
 use crate::names::ResourceName;
@@ -337,6 +337,24 @@ struct RawResource {
     dormant: Option<Spanned<String>>,
     absent_is_empty: Option<Spanned<bool>>,
     skip: Option<Spanned<RawSkip>>,
+    content: Option<Spanned<RawContent>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawContent {
+    ext: Option<Spanned<String>>,
+    #[serde(default)]
+    documents: Vec<RawDocument>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawDocument {
+    name: String,
+    when: Option<Spanned<String>>,
+    #[serde(default)]
+    query: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize)]
@@ -709,7 +727,21 @@ fn resource(entry: &Entry<'_>, oauth: &OAuthFacts) -> Result<Resource, CatalogEr
         span: raw.span.as_ref().map(|s| Span { start: s.get_ref().start.clone(), end: s.get_ref().end.clone() }),
         content_key: raw.content_key.as_ref().map(|c| c.get_ref().clone()),
         dormant: raw.dormant.as_ref().map(|c| c.get_ref().clone()),
+        content: raw.content.as_ref().map(|c| content(c.get_ref())),
     })
+}
+
+fn content(raw: &RawContent) -> Content {
+    let one = |d: &RawDocument| Document {
+        name: Some(d.name.clone()),
+        when: d.when.as_ref().map(|w| w.get_ref().clone()),
+        query: d.query.clone().into_iter().collect(),
+    };
+    let mut documents: Vec<Document> = raw.documents.iter().map(one).collect();
+    if documents.is_empty() {
+        documents.push(Document { name: None, when: None, query: Vec::new() });
+    }
+    Content { ext: raw.ext.as_ref().map(|e| e.get_ref().clone()), documents }
 }
 
 fn by_default(entry: &Entry<'_>) -> Result<ByDefault, CatalogError> {
@@ -747,7 +779,7 @@ fn mode(entry: &Entry<'_>) -> Result<Mode, CatalogError> {
         "full" => &["span", "content_key"],
         "tombstones" => &["of", "cursor"],
         "extracted" => &["from", "field", "parent"],
-        "children" => &["from", "parent", "absent_is_empty", "skip"],
+        "children" => &["from", "parent", "absent_is_empty", "skip", "content"],
         _ => {
             let words = ["incremental", "full", "tombstones", "extracted", "children"];
             let near = nearest(word, words).map(|n| format!("did you mean `{n}`?"));
@@ -768,6 +800,7 @@ fn mode(entry: &Entry<'_>) -> Result<Mode, CatalogError> {
         ("content_key", raw.content_key.as_ref().map(Spanned::span)),
         ("absent_is_empty", raw.absent_is_empty.as_ref().map(Spanned::span)),
         ("skip", raw.skip.as_ref().map(Spanned::span)),
+        ("content", raw.content.as_ref().map(Spanned::span)),
     ];
     for (key, span) in given {
         if let Some(span) = span
@@ -1172,6 +1205,11 @@ fn children(
         let message = "key `path`: expected `:id` once, where the parent's key stands, as in `/opportunities/:id/notes`";
         return Err(entry.fault(path, message, None));
     }
+    if let (Some(content), Some(at)) = (&resource.content, &raw.content) {
+        documents(entry, resource, carrier, content, at)?;
+    } else if let Some(path) = raw.path.as_ref().filter(|_| resource.path.contains(":parent")) {
+        return Err(entry.fault(path, "key `path`: `:parent` has a meaning only with `content`", None));
+    }
     filled_from(entry, resource, carrier)?;
     if raw.parent.is_none() {
         return Err(entry.missing("parent", ": the column with the parent's id, by which rows are replaced"));
@@ -1181,6 +1219,38 @@ fn children(
         && carrier.column(&skip.column).is_none()
     {
         let message = format!("key `skip`: `{}` has no column `{}`", carrier.name, skip.column);
+        return Err(entry.fault(at, message, None));
+    }
+    Ok(())
+}
+
+fn documents(
+    entry: &Entry<'_>,
+    resource: &Resource,
+    carrier: &Resource,
+    content: &Content,
+    at: &Spanned<RawContent>,
+) -> Result<(), CatalogError> {
+    for (name, ty) in CONTENT_COLUMNS {
+        if resource.column(name).is_none_or(|c| c.ty != ty) {
+            let message = format!("key `content`: the table needs a column `{name}` of type `{ty}`");
+            return Err(entry.fault(at, message, None));
+        }
+    }
+    let several = content.documents.iter().any(|d| d.name.is_some());
+    if several && resource.column("document").is_none_or(|c| c.ty != ColumnType::Text) {
+        let message = "key `content`: with `documents` the table needs a column `document` of type `text`";
+        return Err(entry.fault(at, message, None));
+    }
+    let of_parent = content.documents.iter().filter_map(|d| d.when.as_ref()).chain(&content.ext);
+    for name in of_parent {
+        if carrier.column(name).is_none() {
+            let message = format!("key `content`: `{}` has no column `{name}`", carrier.name);
+            return Err(entry.fault(at, message, None));
+        }
+    }
+    if resource.path.contains(":parent") && carrier.parent.is_none() {
+        let message = format!("key `path`: `{}` has no parent that `:parent` could be", carrier.name);
         return Err(entry.fault(at, message, None));
     }
     Ok(())

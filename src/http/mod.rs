@@ -52,6 +52,8 @@ impl Budget {
     /// For pages of records: 100 records with the longest forms are a few MiB, 64 is ten times that; an outage of some minutes
     /// is survived.
     pub const PAGE: Self = Self { attempts: 8, total: Duration::from_secs(300), body_bytes: 64 << 20 };
+    /// For a document: fewer attempts than a page, because it is large and waits for the next run as well.
+    pub const DOCUMENT: Self = Self { attempts: 3, total: Duration::from_secs(300), body_bytes: 32 << 20 };
     /// For one row that the doctor asks for: a hiccup is survived, an outage is told at once.
     pub const PEEK: Self = Self { attempts: 2, total: Duration::from_secs(60), body_bytes: 64 << 20 };
 }
@@ -78,6 +80,9 @@ pub struct Call<'a> {
     pub credential: Option<&'a Credential>,
     /// Hosts to which a redirect may lead; without any, none is followed, not even to where it came from.
     pub hosts: &'a [String],
+    /// Whether a redirect may lead anywhere, without the credential: documents lie in object storage. Over https, or from this
+    /// machine to this machine.
+    pub elsewhere: bool,
     /// Who gets the next permit first.
     pub priority: Priority,
 }
@@ -109,6 +114,8 @@ pub struct Answer {
     pub date: Option<Timestamp>,
     /// What `Retry-After` asks for.
     pub retry_after: Option<Duration>,
+    /// What the body is said to be.
+    pub content_type: Option<String>,
     /// The body.
     pub body: Bytes,
     /// When it was complete, by our clock.
@@ -455,11 +462,13 @@ impl Client {
         if !call.query.is_empty() {
             url.query_pairs_mut().extend_pairs(call.query);
         }
+        let mut outside = false;
         for hop in 0..=HOPS {
             if !is_safe(&url) {
                 return Err(Cause::PlainHttp);
             }
-            if hop > 0 || !paid {
+            // The provider's limit is not that of whoever keeps its documents.
+            if (hop > 0 || !paid) && !outside {
                 gate.permit(call.priority).await;
             }
             let sent = self.clock.elapsed();
@@ -467,8 +476,9 @@ impl Client {
                 Method::Get => self.inner.get(url.clone()),
                 Method::PostForm(form) => self.inner.post(url.clone()).form(form),
             };
-            request = request.header(reqwest::header::ACCEPT, "application/json");
-            request = match call.credential {
+            let accept = if call.elsewhere { "*/*" } else { "application/json" };
+            request = request.header(reqwest::header::ACCEPT, accept);
+            request = match call.credential.filter(|_| !outside) {
                 None => request,
                 Some(Credential::Bearer(token)) => request.bearer_auth(token.expose()),
                 Some(Credential::ApiKey(key)) => request.basic_auth(key.expose(), Some("")),
@@ -482,6 +492,15 @@ impl Client {
             if meaning(status) == Meaning::Moved {
                 let location = response.headers().get(reqwest::header::LOCATION).and_then(|l| l.to_str().ok());
                 let next = location.and_then(|l| url.join(l).ok()).ok_or(Cause::RedirectLoop)?;
+                // Once outside, always outside: where a stranger sends us, the credential does not go.
+                if call.elsewhere && (outside || !is_inside(&next, call.url, call.hosts)) {
+                    if !is_safe(&next) || is_loopback(&next) && !is_loopback(call.url) {
+                        return Err(Cause::PlainHttp);
+                    }
+                    tracing::debug!(to = next.host_str(), "following a redirect to where documents lie, without a credential");
+                    (url, outside) = (next, true);
+                    continue;
+                }
                 if call.hosts.is_empty() || !is_inside(&next, call.url, call.hosts) {
                     let host = next.host_str().unwrap_or("nowhere").chars().take(100).collect();
                     return Err(Cause::RedirectOutside { host });
@@ -496,11 +515,13 @@ impl Client {
             }
             let date = header_date(response.headers(), reqwest::header::DATE);
             let retry_after = self.retry_after(response.headers());
+            let content_type = response.headers().get(reqwest::header::CONTENT_TYPE);
+            let content_type = content_type.and_then(|t| t.to_str().ok()).map(|t| t.chars().take(100).collect());
             let body = tokio::time::timeout(BODY, read_body(response, budget.body_bytes))
                 .await
                 .map_err(|_| timed_out("whole body", BODY))??;
             gate.answered(self.clock.elapsed().saturating_sub(sent));
-            return Ok(Answer { status, date, retry_after, body, received: self.clock.now(), attempts });
+            return Ok(Answer { status, date, retry_after, content_type, body, received: self.clock.now(), attempts });
         }
         Err(Cause::RedirectLoop)
     }

@@ -287,6 +287,30 @@ pub async fn living_rows(
     value: PartitionValue,
     columns: &[&str],
 ) -> Result<Vec<RecordBatch>, LoadError> {
+    rows_of(lake, table, value, columns, true).await
+}
+
+/// The same of all rows, deleted ones included.
+///
+/// # Errors
+///
+/// [`LoadError`].
+pub async fn all_rows(
+    lake: &Lake,
+    table: &Table,
+    value: PartitionValue,
+    columns: &[&str],
+) -> Result<Vec<RecordBatch>, LoadError> {
+    rows_of(lake, table, value, columns, false).await
+}
+
+async fn rows_of(
+    lake: &Lake,
+    table: &Table,
+    value: PartitionValue,
+    columns: &[&str],
+    only_living: bool,
+) -> Result<Vec<RecordBatch>, LoadError> {
     let doing = "read the rows of a partition";
     let path = lake.path(table, value);
     let at = lake.place(table, &path);
@@ -316,7 +340,8 @@ pub async fn living_rows(
             let living = is_null(held.column(&batch, deleted)?)?;
             let kept = wished.iter().map(|&i| held.column(&batch, i).cloned()).collect::<Result<Vec<_>, _>>()?;
             let kept = RecordBatch::try_new(Arc::clone(&schema), kept)?;
-            all.push(if living.true_count() == kept.num_rows() { kept } else { filter_record_batch(&kept, &living)? });
+            let whole = !only_living || living.true_count() == kept.num_rows();
+            all.push(if whole { kept } else { filter_record_batch(&kept, &living)? });
         }
         Ok(all)
     })

@@ -28,7 +28,7 @@ use object_store::path::Path;
 pub use delete::{Deleted, Deletion, delete_by_key, delete_by_parent};
 pub use error::{LoadError, Place};
 pub use find::{
-    Figures, column_map, figures, keys_of_parents, living_keys, living_rows, partition_values, read_table, select,
+    Figures, all_rows, column_map, figures, keys_of_parents, living_keys, living_rows, partition_values, read_table, select,
     still_referenced, unreferenced,
 };
 pub use merge::{Merged, Suppress, merge};

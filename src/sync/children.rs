@@ -11,12 +11,14 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 use tokio::task::JoinSet;
 
+use super::contents;
 use super::group::{figures, keep_rejected, note};
 use super::ledger::{Due, Ledger, Reads, Terms, Turn, Turns, Why, due};
 use super::{Done, SyncError, TenantRun, drift_counts, fail};
 use crate::auth::AuthError;
 use crate::catalog::{Mode, PartitionValue, Resource, Skip, Table};
 use crate::clock::Timestamp;
+use crate::config::Reconcile;
 use crate::extract::{Decoded, ExtractError, Pager};
 use crate::http::Priority;
 use crate::load::{self, Lake, LoadError, Merged, Runs, Spill, Suppress, Ticket};
@@ -163,7 +165,11 @@ impl Children {
             carrier: &carrier,
             table: &carrier_table,
             skip: skip.as_ref(),
-            reconcile: run.config().tenant(&run.tenant).reconcile,
+            // A document does not change under its id: it is downloaded once.
+            reconcile: match self.resource.content {
+                Some(_) => Reconcile { nights: 0, active_nights: 0 },
+                None => run.config().tenant(&run.tenant).reconcile,
+            },
             last: last.as_ref(),
             now,
             overlap: run.config().overlap,
@@ -177,10 +183,21 @@ impl Children {
         }
         let whole_share = due.whole_share && run.options.backfill.is_none();
         let settled_stalest = due.stalest;
-        let columns: Vec<String> =
+        let mut columns: Vec<String> =
             Decoder::of_children(&self.resource, &carrier).parent_columns().map(str::to_owned).collect();
+        let content = self.resource.content.as_ref();
+        columns.extend(content.into_iter().flat_map(|c| contents::columns(c, &carrier)).map(str::to_owned));
         let mut turns = Turns::new(due, &carrier, columns.iter().map(String::as_str));
         self.read(&mut turns, &terms).await?;
+        if content_is_due(self) {
+            let swept = contents::sweep(&run, &self.resource, &carrier).await?;
+            self.report.deleted += swept.rows;
+            for (value, m) in swept.rewritten {
+                let figures = PartitionFigures { rows: m.rows, living: m.living, version: m.version };
+                note(&mut self.commit.partitions, self.table.layout.folder(value), figures);
+            }
+            self.last = run.commit_of(&self.resource.name).await?;
+        }
 
         // Whoever was due and was not read is staler than all others; how stale is seen when it is due again.
         self.parents.left = self.unread + self.parents.failed;
@@ -223,14 +240,17 @@ impl Children {
     async fn read(&mut self, turns: &mut Turns, terms: &Terms<'_>) -> Result<(), SyncError> {
         let run = self.run.clone();
         let clock = run.world.clock;
-        let mut reading: JoinSet<Read> = JoinSet::new();
+        let mut reading: JoinSet<Result<Read, SyncError>> = JoinSet::new();
         let mut flushing: JoinSet<Result<Vec<Flushed>, LoadError>> = JoinSet::new();
         let mut flushed_at = clock.elapsed();
         let (mut halted, mut over) = (false, false);
         loop {
             let stopped = run.world.stop.is_cancelled();
             halted |= stopped || self.failure.is_some() || self.skipped.is_some();
-            let at_once = run.session.gate().chains() + SPARE;
+            let at_once = match self.resource.content {
+                Some(_) => contents::AT_ONCE,
+                None => run.session.gate().chains() + SPARE,
+            };
             while !halted && !over && reading.len() < at_once {
                 match turns.next(&run.lake, terms).await? {
                     Some(turn) => {
@@ -267,7 +287,7 @@ impl Children {
             });
             tokio::select! {
                 Some(joined) = reading.join_next(), if !reading.is_empty() => {
-                    let read = joined.map_err(|_| SyncError::Died { tenant: run.tenant.clone() })?;
+                    let read = joined.map_err(|_| SyncError::Died { tenant: run.tenant.clone() })??;
                     self.came(read).await?;
                 }
                 Some(done) = flushing.join_next(), if !flushing.is_empty() => {
@@ -494,8 +514,31 @@ impl Children {
     }
 }
 
+/// Documents are swept when all was read; a sweep that is left out is made up for by the next run.
+fn content_is_due(of: &Children) -> bool {
+    of.resource.content.is_some() && of.complete && of.failure.is_none() && of.skipped.is_none() && of.last.is_some()
+}
+
+/// Everything of one parent.
+async fn read_parent(run: Arc<TenantRun>, resource: Arc<Resource>, carrier: Resource, turn: Turn) -> Result<Read, SyncError> {
+    let Some(content) = &resource.content else { return Ok(read_pages(run, resource, carrier, turn).await) };
+    let urgent = Priority(0);
+    let fetched = contents::fetch(&run, &resource, &carrier, content, &turn, urgent).await?;
+    Ok(Read {
+        requests: fetched.requests,
+        bytes: fetched.bytes,
+        records: fetched.rows.len() as u64,
+        rows: fetched.rows,
+        drift: Drift::default(),
+        rejected: Vec::new(),
+        seen_at: run.session.provider_now(),
+        end: fetched.end,
+        turn,
+    })
+}
+
 /// Every page of one parent's children.
-async fn read_parent(run: Arc<TenantRun>, resource: Arc<Resource>, carrier: Resource, turn: Turn) -> Read {
+async fn read_pages(run: Arc<TenantRun>, resource: Arc<Resource>, carrier: Resource, turn: Turn) -> Read {
     let mut decoder = Decoder::of_children(&resource, &carrier);
     let mut pager = Pager::new(&run.session, &resource, Vec::new(), &[]).of_parent(&turn.id);
     // Changed ones go before those whose turn it merely is.

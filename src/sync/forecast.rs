@@ -199,7 +199,10 @@ async fn children(
         carrier,
         table: &table,
         skip: skip.as_ref(),
-        reconcile: world.config.tenant(tenant).reconcile,
+        reconcile: match resource.content {
+            Some(_) => crate::config::Reconcile { nights: 0, active_nights: 0 },
+            None => world.config.tenant(tenant).reconcile,
+        },
         last: read.as_ref(),
         now: world.clock.now(),
         overlap: world.config.overlap,

@@ -299,7 +299,7 @@ pub(super) struct Turns {
 }
 
 impl Turns {
-    /// `columns` are what children are filled from.
+    /// `columns` are what else of a parent is wanted.
     pub(super) fn new<'a>(due: Due, carrier: &Resource, columns: impl Iterator<Item = &'a str>) -> Self {
         let mut wanted: Vec<String> = columns.map(str::to_owned).collect();
         wanted.extend(carrier.key.first().cloned());

@@ -4,6 +4,7 @@
 //! feeds of deletions, then the deletions themselves. Data is always durable before the commit that speaks of it.
 
 mod children;
+pub mod contents;
 mod delete;
 mod forecast;
 mod group;
@@ -640,7 +641,18 @@ impl TenantRun {
             self.note(done, report);
         }
         // Children last: by now it is known whose parents changed, and who is not asked for any more.
-        self.all_children(children, report).await
+        self.all_children(children, report).await?;
+        // Also of tables that are not read any more: what was deleted leaves no document behind.
+        let provider = &self.config().provider;
+        for r in provider.resources.iter().filter(|r| r.content.is_some()) {
+            let carrier = r.mode.parent().and_then(|p| provider.resource(p.as_str()));
+            if let Some(carrier) = carrier.filter(|_| !report.resources.contains_key(&r.name))
+                && self.commit_of(&r.name).await?.is_some()
+            {
+                contents::documents_without_a_row(self, r, carrier).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Children of one generation side by side, those of children after their parents.

@@ -17,7 +17,9 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, Int8Array, StringBuilder, UInt32Array, new_null_array};
+use arrow::array::{
+    Array, ArrayRef, Int8Array, Int64Array, StringArray, StringBuilder, UInt32Array, new_null_array,
+};
 use arrow::compute::kernels::cmp::distinct;
 use arrow::compute::take;
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
@@ -299,6 +301,29 @@ impl Decoder {
         }
         drop(build);
         self.slow(text, Some(parent))
+    }
+
+    /// A row that is made here and not decoded: text and number cells by column name, the rest from the parent or null.
+    ///
+    /// # Errors
+    ///
+    /// [`PageError::Columns`] when a cell is of another type than its column.
+    pub fn made_row(
+        &self,
+        parent: Parent<'_>,
+        texts: &[(&str, Option<&str>)],
+        numbers: &[(&str, Option<i64>)],
+    ) -> Result<RecordBatch, PageError> {
+        let marker = self.read_marker(parent)?;
+        let mut columns = marker.columns().to_vec();
+        let made = texts.iter().map(|(n, t)| (*n, Arc::new(StringArray::from(vec![*t])) as ArrayRef));
+        let made = made.chain(numbers.iter().map(|(n, v)| (*n, Arc::new(Int64Array::from(vec![*v])) as ArrayRef)));
+        for (name, cell) in made.chain([(KIND, Arc::new(Int8Array::from(vec![KIND_ROW])) as ArrayRef)]) {
+            if let Some(place) = marker.schema().index_of(name).ok().and_then(|i| columns.get_mut(i)) {
+                *place = cell;
+            }
+        }
+        batch(&self.table.schema, columns).map_err(PageError::Columns)
     }
 
     /// The row that says of a parent that its children were read: [`KIND_READ`], without a key.

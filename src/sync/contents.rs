@@ -1,0 +1,184 @@
+//! Documents: downloaded once into the lake's `files/`, each with a row of its table that tells of it.
+//!
+//! A document is durable before its row; whatever lies there without a living row that names it is swept, so that what is
+//! deleted at the provider goes here too, whatever was cut in between.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use arrow::array::{Array as _, AsArray as _};
+use object_store::path::Path;
+use sha2::{Digest as _, Sha256};
+
+use super::ledger::Turn;
+use super::{SyncError, TenantRun};
+use crate::catalog::{Content, Document, Resource};
+use crate::extract::{self, ExtractError};
+use crate::http::Priority;
+use crate::load::{self, Deletion};
+use crate::transform::{Decoder, Parent};
+
+/// First folder of the documents in the lake.
+pub const FOLDER: &str = "files";
+/// Documents under way at once, each held whole: 64 MB at the most.
+pub(super) const AT_ONCE: usize = 2;
+
+/// What came of a parent's documents.
+pub(super) struct Fetched {
+    pub(super) requests: u64,
+    pub(super) bytes: u64,
+    pub(super) rows: Vec<arrow::array::RecordBatch>,
+    pub(super) end: Result<(), ExtractError>,
+}
+
+/// Columns of the parent that are needed beside those that rows are filled from.
+pub(super) fn columns<'a>(content: &'a Content, carrier: &'a Resource) -> impl Iterator<Item = &'a str> {
+    let of_documents = content.documents.iter().filter_map(|d| d.when.as_deref());
+    of_documents.chain(content.ext.as_deref()).chain(carrier.parent.as_deref())
+}
+
+/// Downloads what there is of a parent.
+pub(super) async fn fetch(
+    run: &Arc<TenantRun>,
+    resource: &Resource,
+    carrier: &Resource,
+    content: &Content,
+    turn: &Turn,
+    urgent: Priority,
+) -> Result<Fetched, SyncError> {
+    let decoder = Decoder::of_children(resource, carrier);
+    let text = |name: &str| {
+        let column = turn.batch.column_by_name(name)?.as_string_opt::<i32>()?;
+        let i = turn.row as usize;
+        (!column.is_null(i)).then(|| column.value(i).to_owned())
+    };
+    let above = carrier.parent.as_deref().and_then(text).unwrap_or_default();
+    let mut fetched = Fetched { requests: 0, bytes: 0, rows: Vec::new(), end: Ok(()) };
+    for document in &content.documents {
+        let there = document.when.as_deref().and_then(|w| turn.batch.column_by_name(w));
+        if there.is_some_and(|c| c.is_null(turn.row as usize)) {
+            continue;
+        }
+        let (requests, came) =
+            extract::document(&run.session, resource, &above, &turn.id, &document.query, urgent).await;
+        fetched.requests += requests;
+        let came = match came {
+            Ok(came) => came,
+            Err(error) => {
+                fetched.end = Err(error);
+                return Ok(fetched);
+            }
+        };
+        let parent = Parent { batch: &turn.batch, row: turn.row };
+        let which = ("document", document.name.as_deref());
+        let row = match came {
+            extract::Document::Whole { body, content_type } => {
+                fetched.bytes += body.len() as u64;
+                let ext = content.ext.as_deref().and_then(text);
+                let path = place(run, carrier, &above, &turn.id, document, ext.as_deref());
+                let sha256: String = Sha256::digest(&body).iter().map(|b| format!("{b:02x}")).collect();
+                let bytes = i64::try_from(body.len()).unwrap_or(i64::MAX);
+                run.lease.ensure().await?;
+                run.lake.store.put_document(&path, body).await?;
+                let texts = [
+                    which,
+                    ("status", Some("stored")),
+                    ("path", Some(path.as_ref())),
+                    ("sha256", Some(sha256.as_str())),
+                    ("content_type", content_type.as_deref()),
+                ];
+                decoder.made_row(parent, &texts, &[("bytes", Some(bytes))])
+            }
+            other => {
+                let status = match other {
+                    extract::Document::Unprocessable => "unprocessable",
+                    extract::Document::TooLarge => "too_large",
+                    _ => "missing",
+                };
+                decoder.made_row(parent, &[which, ("status", Some(status))], &[])
+            }
+        };
+        let row = row.map_err(|e| SyncError::Rows { what: resource.name.to_string(), why: e.to_string() })?;
+        fetched.rows.push(row);
+    }
+    Ok(fetched)
+}
+
+/// `files/lever/offers/tenant=acme/<opportunity>/<offer>-signed.pdf`. Ids and endings that would not be safe in a path are
+/// replaced by their hash, or left out.
+fn place(
+    run: &TenantRun,
+    carrier: &Resource,
+    above: &str,
+    id: &str,
+    document: &Document,
+    ext: Option<&str>,
+) -> Path {
+    let safe = |text: &str| {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+        match !text.is_empty() && text.len() <= 100 && text.bytes().all(plain) {
+            true => text.to_owned(),
+            false => Sha256::digest(text).iter().take(16).map(|b| format!("{b:02x}")).collect(),
+        }
+    };
+    let mut name = safe(id);
+    name.extend(document.name.as_deref().map(|d| format!("-{}", safe(d))));
+    let ext = ext.map(|e| e.trim_start_matches('.').to_ascii_lowercase());
+    let ext = ext.filter(|e| (1..=8).contains(&e.len()) && e.bytes().all(|b| b.is_ascii_alphanumeric()));
+    name.extend(ext.map(|e| format!(".{e}")));
+    folder(run, carrier).join(safe(above)).join(name)
+}
+
+fn folder(run: &TenantRun, carrier: &Resource) -> Path {
+    Path::from(format!("{FOLDER}/{}/{}/tenant={}", run.config().provider.name, carrier.name, run.tenant))
+}
+
+/// Removes rows whose parent is gone, then documents that no living row names. Gives the rows that were deleted.
+pub(super) async fn sweep(run: &TenantRun, resource: &Resource, carrier: &Resource) -> Result<load::Deleted, SyncError> {
+    let Some(column) = resource.parent.as_deref() else { return Ok(load::Deleted::default()) };
+    let table = run.config().table(resource)?;
+    let parents = load::living_keys(&run.lake, &run.config().table(carrier)?).await?;
+    let mut orphans = BTreeSet::new();
+    for value in load::partition_values(&run.lake, &table).await? {
+        for batch in load::living_rows(&run.lake, &table, value, &[column]).await? {
+            let ids = batch.column(0).as_string::<i32>();
+            orphans.extend(ids.iter().flatten().filter(|id| !parents.contains(*id)).map(str::to_owned));
+        }
+    }
+    let at = run.session.provider_now().unwrap_or_else(|| run.world.clock.now());
+    let deletions: Vec<Deletion> = orphans.into_iter().map(|key| Deletion { key, at }).collect();
+    let on = run.config().tenant(&run.tenant).on_delete;
+    let deleted = match table.by_parent {
+        true => load::delete_by_parent(&run.lake, &run.lease, &table, &deletions, on, None).await?,
+        false => load::delete_by_key(&run.lake, &run.lease, &table, &deletions, on, None).await?,
+    };
+    super::delete::record(run, &resource.name, &table, &deleted).await?;
+    documents_without_a_row(run, resource, carrier).await?;
+    Ok(deleted)
+}
+
+/// Removes documents that no row names: deleted rows keep the path only where they are merely marked.
+pub(super) async fn documents_without_a_row(
+    run: &TenantRun,
+    resource: &Resource,
+    carrier: &Resource,
+) -> Result<u64, SyncError> {
+    let found = run.lake.store.list(&folder(run, carrier)).await?;
+    if found.is_empty() {
+        return Ok(0);
+    }
+    let table = run.config().table(resource)?;
+    let mut named = BTreeSet::new();
+    for value in load::partition_values(&run.lake, &table).await? {
+        for batch in load::all_rows(&run.lake, &table, value, &["path"]).await? {
+            named.extend(batch.column(0).as_string::<i32>().iter().flatten().map(str::to_owned));
+        }
+    }
+    let mut removed = 0;
+    for entry in found.into_iter().filter(|e| !named.contains(e.path.as_ref())) {
+        run.lease.ensure().await?;
+        run.lake.store.remove(&entry.path).await?;
+        removed += 1;
+    }
+    Ok(removed)
+}
