@@ -4,6 +4,7 @@
 //! edit. The order of the listing is kept sorted, so a page costs what it shows. The rest are small tables.
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
@@ -15,7 +16,7 @@ use uuid::Uuid;
 use super::AccountSize;
 use super::children::Child;
 use super::data::{self, ADDED, Facts, Maker, Rng, Seeded};
-use super::eeo::Eeo;
+use super::eeo::{Answers, Eeo};
 use super::overlay::{ChildRecord, Overlay};
 use super::paging::{Issued, Position};
 use super::posting::OfPosting;
@@ -41,6 +42,8 @@ pub(super) struct Account {
     pub(super) overlays: HashMap<(u32, Child), Overlay>,
     /// Edited answers below postings.
     pub(super) posting_edits: HashMap<(OfPosting, String), Value>,
+    /// Forgotten when an opportunity comes or gets another creation time.
+    pub(super) answers: OnceCell<Answers>,
     pub(super) issued: Issued,
     churn: Option<u32>,
     listings: u32,
@@ -105,6 +108,7 @@ impl Account {
             tables: tables(&maker, size),
             overlays: HashMap::new(),
             posting_edits: HashMap::new(),
+            answers: OnceCell::new(),
             issued: Issued::default(),
             churn: None,
             listings: 0,
@@ -155,6 +159,7 @@ impl Account {
         self.order.insert(new.key(slot));
         self.by_id.insert(id, slot);
         self.slots.push(new);
+        self.answers.take();
         slot
     }
 
@@ -300,6 +305,9 @@ impl Account {
         }
         let facts = self.facts_of(&body);
         let old = self.at(slot).key(slot);
+        if self.at(slot).facts.created != facts.created {
+            self.answers.take();
+        }
         let o = &mut self.slots[slot as usize];
         o.facts = facts;
         o.application = match application {
@@ -740,16 +748,20 @@ impl Account {
 
     /// Every record of a resource, as the default listing would show it, in its order.
     pub(super) fn dump(&self, resource: &str) -> Option<Vec<Value>> {
-        if let Some(children) = self.children(resource) {
-            let parent = if OfPosting::named(resource).is_some() { "postingId" } else { "opportunityId" };
-            let with_parent = |child: ChildRecord| {
-                let mut record = child.record;
-                record[parent] = json!(child.parent_id);
-                record
-            };
-            return Some(children.into_iter().map(with_parent).collect());
+        // Of all parents, or as the path says of one.
+        let children = match *resource.split('/').collect::<Vec<_>>().as_slice() {
+            ["opportunities", id, child] => Child::named(child).and_then(|_| self.children_of(child, id)),
+            ["postings", id, of @ ("apply" | "users")] => self.children_of(&format!("posting_{of}"), id),
+            ["surveys", "diversity", id] => self.children_of("surveys_diversity", id),
+            _ => self.children(resource),
+        };
+        if let Some(children) = children {
+            return Some(children.into_iter().map(ChildRecord::with_parent).collect());
         }
-        let eeo = |kind| self.eeo_rows(kind, None, usize::MAX, |_| true).into_iter().map(|(_, row)| row).collect();
+        let eeo = |kind| {
+            let rows = self.eeo_rows(kind, None, usize::MAX, &(i64::MIN..=i64::MAX));
+            rows.into_iter().map(|(_, row)| row).collect()
+        };
         Some(match resource {
             "eeo_responses" | "eeo/responses" => eeo(Eeo::Anonymous),
             "eeo_responses_pii" | "eeo/responses/pii" => eeo(Eeo::Personal),

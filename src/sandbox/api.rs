@@ -202,6 +202,11 @@ fn bad(message: &str) -> Reply {
     refusal(400, "BadRequestError", message)
 }
 
+/// What lack of a scope gives.
+fn forbidden() -> Reply {
+    Reply::of_status(403, None, None, true)
+}
+
 pub(super) fn missing(what: &str, id: &str) -> Reply {
     refusal(404, "ResourceNotFound", &format!("{what} {id} was not found"))
 }
@@ -322,7 +327,6 @@ struct Page {
 impl Ask<'_> {
     /// The reply, or as an error the refusal; both go to the client.
     fn serve(&self) -> Result<Reply, Reply> {
-        let forbidden = || Reply::of_status(403, None, None, true);
         for scope in [self.route.scope].iter().chain(self.route.serves.also()) {
             if !self.caller.may(&format!("{scope}:read:admin")) {
                 return Err(forbidden());
@@ -376,7 +380,7 @@ impl Ask<'_> {
                 Ok(single(&self.opportunity(account, slot, &expand)))
             }
             Serves::Applications => {
-                let slot = self.visible(account, id)?;
+                let slot = self.parent(account, id)?;
                 let position = Position { numbers: vec![0], id: id.into() };
                 let application = account.application(slot).map(|a| a.into_owned()).map(|mut body| {
                     put_in_place(account, &mut body, &expand);
@@ -387,7 +391,7 @@ impl Ask<'_> {
                 self.page(account, Page { rows, positions })
             }
             Serves::Application => {
-                let slot = self.visible(account, id)?;
+                let slot = self.parent(account, id)?;
                 let wanted = self.captures.get(1).copied().unwrap_or("");
                 let application = account.application(slot).filter(|a| a["id"] == wanted).map(|a| a.into_owned());
                 let mut body = application.ok_or_else(|| missing("applications", wanted))?;
@@ -395,22 +399,22 @@ impl Ask<'_> {
                 Ok(single(&text(&body)))
             }
             Serves::Contact => {
-                let hidden = account.contact_is_confidential(id) && !self.caller.may("confidential:access:admin");
+                let hidden = account.contact_is_confidential(id) && !self.sees_confidential();
                 let contact = account.contact(id).filter(|_| !hidden);
                 Ok(single(&contact.ok_or_else(|| missing("contacts", id))?.to_string()))
             }
             Serves::Children(child) => {
-                let slot = self.visible(account, id)?;
+                let slot = self.parent(account, id)?;
                 self.children(account, slot, child, &expand)
             }
             Serves::Child(child) => {
-                let slot = self.visible(account, id)?;
+                let slot = self.parent(account, id)?;
                 let wanted = self.captures.get(1).copied().unwrap_or("");
                 let row = account.child(slot, child, wanted).ok_or_else(|| missing(child.name(), wanted))?;
                 Ok(single(&child_text(account, slot, row, &expand)))
             }
             Serves::Download(child) => {
-                let slot = self.visible(account, id)?;
+                let slot = self.parent(account, id)?;
                 let status = match (child, self.params.one("status")?) {
                     (Child::Offers, Some(status @ ("sent" | "signed"))) => status,
                     (Child::Offers, _) => return Err(bad("status must be sent or signed")),
@@ -434,15 +438,28 @@ impl Ask<'_> {
     /// The living opportunity of that id, unless it is confidential and the caller must not know of it.
     fn visible(&self, account: &Account, id: &str) -> Result<u32, Reply> {
         let slot = account.find(id);
-        let may = |slot: &u32| !account.at(*slot).facts.confidential || self.caller.may("confidential:access:admin");
+        let may = |slot: &u32| !account.at(*slot).facts.confidential || self.sees_confidential();
         slot.filter(may).ok_or_else(|| missing("opportunities", id))
+    }
+
+    /// The living opportunity that something hangs on. What hangs on a confidential one is refused, not hidden: nobody
+    /// learns of it but who saw the opportunity before it became confidential.
+    fn parent(&self, account: &Account, id: &str) -> Result<u32, Reply> {
+        match account.find(id) {
+            None => Err(missing("opportunities", id)),
+            Some(slot) if account.at(slot).facts.confidential && !self.sees_confidential() => Err(forbidden()),
+            Some(slot) => Ok(slot),
+        }
+    }
+
+    fn sees_confidential(&self) -> bool {
+        self.caller.may("confidential:access:admin")
     }
 
     /// The row of a small table, likewise.
     fn row<'a>(&self, account: &'a Account, table: &str, id: &str) -> Result<&'a Value, Reply> {
         let row = account.table(table).and_then(|rows| rows.get(id));
-        let row =
-            row.filter(|row| row["confidentiality"] != "confidential" || self.caller.may("confidential:access:admin"));
+        let row = row.filter(|row| row["confidentiality"] != "confidential" || self.sees_confidential());
         row.ok_or_else(|| missing(table, id))
     }
 
@@ -612,7 +629,10 @@ impl Ask<'_> {
     /// What is below a posting.
     fn of_posting(&self, account: &mut Account, id: &str, of: OfPosting) -> Result<Reply, Reply> {
         let p = self.params;
-        let row = self.row(account, "postings", id)?;
+        let row = account.table("postings").and_then(|rows| rows.get(id)).ok_or_else(|| missing("postings", id))?;
+        if row["confidentiality"] == "confidential" && !self.sees_confidential() {
+            return Err(forbidden());
+        }
         let mut body = account.of_posting(of, row);
         match of {
             OfPosting::Apply => {
@@ -654,10 +674,10 @@ impl Ask<'_> {
             Eeo::Anonymous => Range { start: p.time("fromDate")?, end: p.time("toDate")? },
             Eeo::Personal => p.range("created_at")?,
         };
-        let range = Range { start: asked.start.or(Some(now - eeo::USUAL_WINDOW_MS)), end: asked.end.or(Some(now)) };
+        let times = asked.start.unwrap_or(now - eeo::USUAL_WINDOW_MS)..=asked.end.unwrap_or(now);
         let limit = p.limit(PAGE_ROWS)?;
         let start = self.start(account)?;
-        let found = account.eeo_rows(kind, start.as_ref(), limit, |time| range.holds(Some(time)));
+        let found = account.eeo_rows(kind, start.as_ref(), limit, &times);
         let (positions, mut rows): (Vec<Position>, Vec<Value>) = found.into_iter().unzip();
         rows.truncate(limit);
         for row in &mut rows {
@@ -789,11 +809,7 @@ impl Ask<'_> {
             Some("all") => None,
             Some(_) => return Err(bad("confidentiality must be non-confidential, confidential or all")),
         };
-        if self.caller.may("confidential:access:admin") {
-            Ok(wanted)
-        } else {
-            Err(Reply::of_status(403, None, None, true))
-        }
+        if self.sees_confidential() { Ok(wanted) } else { Err(forbidden()) }
     }
 }
 

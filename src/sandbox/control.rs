@@ -281,7 +281,8 @@ impl Control {
     /// `opportunities_expanded` (with `expand=applications&expand=contact`), `applications`, `contacts`, `users`
     /// (deactivated ones too), `postings`, `stages`, `archive_reasons`, `sources`, `tags`, `requisitions`,
     /// `opportunities/deleted`, `applications/deleted`, `postings/deleted`, `eeo_responses` and `eeo_responses_pii` (of all
-    /// times). Those of [`Control::children`] get the parent's id as `opportunityId` or `postingId`.
+    /// times). Those of [`Control::children`] get the parent's id as `opportunityId` or `postingId`; `opportunities/{id}/notes`
+    /// and the like, `postings/{id}/apply`, `postings/{id}/users` and `surveys/diversity/{id}` are those of one parent.
     #[must_use]
     pub fn dump(&self, account: &str, resource: &str) -> Option<Vec<Value>> {
         self.0.with(account, |account, _| account.dump(resource)).flatten()
@@ -432,12 +433,18 @@ impl Control {
     }
 
     /// Every record below an opportunity, with its parent: `feedback`, `files`, `file_actions`, `interviews`, `notes`,
-    /// `offers`, `panels`, `referrals`, `resumes`, `forms`; and below a posting: `posting_apply`, `posting_users` (the
-    /// entries of `users`), `diversity_surveys`. Parents stand in the order of the default listing, the children
+    /// `offers`, `panels`, `referrals`, `resumes`, `forms`; and below a posting: `posting_forms` (or `posting_apply`),
+    /// `posting_users`, each one record a posting, and `surveys_diversity`. Parents stand in the order of the default listing, the children
     /// of one in the order of theirs; those of confidential opportunities are left out, softly deleted ones are not.
     #[must_use]
     pub fn children(&self, account: &str, resource: &str) -> Option<Vec<ChildRecord>> {
         self.0.with(account, |account, _| account.children(resource)).flatten()
+    }
+
+    /// The same of one parent, which may be confidential; `None` when it is not there.
+    #[must_use]
+    pub fn children_of(&self, account: &str, resource: &str, parent: &str) -> Option<Vec<ChildRecord>> {
+        self.0.with(account, |account, _| account.children_of(resource, parent)).flatten()
     }
 
     /// Adds a child, made now; its id. Feedback, files, interviews, notes and resumes bump the opportunity.
@@ -532,7 +539,7 @@ impl Control {
         self.0.with(account, |account, now| account.merge_contacts(from, into, now)).unwrap_or_default()
     }
 
-    /// Sets fields of a posting's `posting_apply`, `posting_users` or (its first) `diversity_surveys`, or without them
+    /// Sets fields of a posting's `posting_forms`, `posting_users` or (its first) `surveys_diversity`, or without them
     /// changes something. The posting is not bumped.
     pub fn edit_posting_child(
         &self,

@@ -5,6 +5,8 @@
 //! opportunities are never listed (which parameter would ask for them is not documented). An anonymized person's response
 //! stays among the anonymous ones and leaves the others. Rows come newest first.
 
+use std::ops::RangeInclusive;
+
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -29,52 +31,64 @@ pub(super) enum Eeo {
     Personal,
 }
 
+/// When somebody answered, whose opportunity it is, and its slot.
+type Answer = (i64, Uuid, u32);
+
+/// Every answer ever given, for each kind in its listing's order. Made when somebody asks, so that a page costs what it
+/// shows; whether an answer is to be seen is judged row by row.
+pub(super) struct Answers([Vec<Answer>; 2]);
+
 impl Account {
-    /// The time that the listing filters by: of applying, or of answering.
-    fn eeo_time(&self, o: &Opportunity, kind: Eeo) -> Option<i64> {
-        if !o.alive || o.facts.confidential || !o.has_application() || (kind == Eeo::Personal && o.blanked) {
-            return None;
-        }
-        // Two in five answered.
-        let serial = o.seeded.serial;
-        if self.maker.child_rng(STREAM, serial, 0).below(5) >= 2 {
-            return None;
-        }
-        let late = serial % 10 == 3 && serial < ADDED;
-        Some(match kind {
-            Eeo::Anonymous => o.facts.created,
-            Eeo::Personal => o.facts.created + if late { LATE_ANSWER_MS } else { ANSWERED_AFTER_MS },
-        })
+    /// The answers by the time that the listing filters by: of applying, or of answering.
+    fn answers(&self, kind: Eeo) -> &[Answer] {
+        let Answers(both) = self.answers.get_or_init(|| {
+            // Two in five answered.
+            let answered = |o: &Opportunity| self.maker.child_rng(STREAM, o.seeded.serial, 0).below(5) < 2;
+            let applied: Vec<Answer> = (0u32..)
+                .zip(self.slots())
+                .filter(|(_, o)| answered(o))
+                .map(|(slot, o)| (o.facts.created, o.id, slot))
+                .collect();
+            let after = |slot: u32| match self.at(slot).seeded.serial {
+                serial if serial % 10 == 3 && serial < ADDED => LATE_ANSWER_MS,
+                _ => ANSWERED_AFTER_MS,
+            };
+            let given = applied.iter().map(|(time, id, slot)| (time + after(*slot), *id, *slot)).collect();
+            let mut both = [applied, given];
+            both.iter_mut().for_each(|answers| answers.sort_unstable_by(|a, b| b.cmp(a)));
+            Answers(both)
+        });
+        &both[usize::from(kind == Eeo::Personal)]
     }
 
-    /// Up to `limit` rows and the one after them, from `start` on, of those whose time is wanted.
+    fn shows_answer(&self, slot: u32, kind: Eeo) -> bool {
+        let o = self.at(slot);
+        o.alive && !o.facts.confidential && o.has_application() && (kind == Eeo::Anonymous || !o.blanked)
+    }
+
+    /// Up to `limit` rows and the one after them, from `start` on, of those whose time is in `times`.
     pub(super) fn eeo_rows(
         &self,
         kind: Eeo,
         start: Option<&Position>,
         limit: usize,
-        wanted: impl Fn(i64) -> bool,
+        times: &RangeInclusive<i64>,
     ) -> Vec<(Position, Value)> {
-        let slots = (0u32..).zip(self.slots());
-        let mut found: Vec<(i64, Uuid, u32)> = slots
-            .filter_map(|(slot, o)| {
-                let time = self.eeo_time(o, kind).filter(|time| wanted(*time))?;
-                Some((time, o.id, slot))
-            })
-            .collect();
-        found.sort_unstable_by(|a, b| b.cmp(a));
+        let all = self.answers(kind);
         let first = start.map(|at| {
             let id = Uuid::parse_str(&at.id).unwrap_or(Uuid::nil());
             (at.numbers.first().copied().unwrap_or(0), id)
         });
-        let rows = found.into_iter().filter(|(time, id, _)| first.is_none_or(|first| (*time, *id) <= first));
-        rows.take(limit.saturating_add(1))
+        let before = |(time, id, _): &Answer| time > times.end() || first.is_some_and(|first| (*time, *id) > first);
+        let rows = all[all.partition_point(before)..].iter().take_while(|(time, ..)| time >= times.start());
+        rows.filter(|(_, _, slot)| self.shows_answer(*slot, kind))
+            .take(limit.saturating_add(1))
             .map(|(time, id, slot)| {
                 let row = match kind {
-                    Eeo::Anonymous => self.eeo_row(slot),
-                    Eeo::Personal => self.eeo_personal_row(slot, time),
+                    Eeo::Anonymous => self.eeo_row(*slot),
+                    Eeo::Personal => self.eeo_personal_row(*slot, *time),
                 };
-                (Position { numbers: vec![time], id: id.to_string() }, row)
+                (Position { numbers: vec![*time], id: id.to_string() }, row)
             })
             .collect()
     }

@@ -42,8 +42,19 @@ pub struct ChildRecord {
     pub parent_id: String,
     /// When that was created, in epoch milliseconds.
     pub parent_created_at: i64,
+    /// What the parent's id is called in records that have it: `opportunityId` or `postingId`.
+    pub parent_field: &'static str,
     /// The record as the listing shows it.
     pub record: Value,
+}
+
+impl ChildRecord {
+    /// The record with the parent's id in it.
+    #[must_use]
+    pub fn with_parent(mut self) -> Value {
+        self.record[self.parent_field] = self.parent_id.into();
+        self.record
+    }
 }
 
 impl Account {
@@ -122,22 +133,32 @@ impl Account {
             && self.child_rows(slot, child, None, 0, |_| true).is_empty()
     }
 
-    /// Every child of a kind in a default listing, each with its parent, whose order is the listing's.
-    pub(super) fn all_children(&self, child: Child) -> Vec<ChildRecord> {
-        let mut all = Vec::new();
-        for slot in self.open() {
-            let o = self.at(slot);
-            all.extend(self.child_rows(slot, child, None, usize::MAX, |_| true).into_iter().map(|(_, record)| {
-                ChildRecord { parent_id: o.id.to_string(), parent_created_at: o.facts.created, record }
-            }));
-        }
-        all
+    /// The children of one opportunity, as its listing shows them.
+    fn child_records(&self, slot: u32, child: Child) -> impl Iterator<Item = ChildRecord> + use<> {
+        let o = self.at(slot);
+        let (parent_id, parent_created_at) = (o.id.to_string(), o.facts.created);
+        self.child_rows(slot, child, None, usize::MAX, |_| true).into_iter().map(move |(_, record)| ChildRecord {
+            parent_id: parent_id.clone(),
+            parent_created_at,
+            parent_field: "opportunityId",
+            record,
+        })
     }
 
-    /// The same by the resource's name; also of what is below postings.
+    /// Every child of a resource below the parents of a default listing, whose order is the listing's.
     pub(super) fn children(&self, resource: &str) -> Option<Vec<ChildRecord>> {
         let of_posting = || OfPosting::named(resource).map(|of| self.all_of_postings(of));
-        Child::named(resource).map(|child| self.all_children(child)).or_else(of_posting)
+        let all = |child| self.open().flat_map(|slot| self.child_records(slot, child)).collect();
+        Child::named(resource).map(all).or_else(of_posting)
+    }
+
+    /// Those of one parent, which may be confidential.
+    pub(super) fn children_of(&self, resource: &str, parent: &str) -> Option<Vec<ChildRecord>> {
+        match (Child::named(resource), OfPosting::named(resource)) {
+            (Some(child), _) => Some(self.child_records(self.find(parent)?, child).collect()),
+            (_, Some(of)) => Some(self.of_one_posting(of, self.table("postings")?.get(parent)?).collect()),
+            _ => None,
+        }
     }
 
     // ---- edits

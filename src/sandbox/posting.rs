@@ -20,22 +20,21 @@ pub(super) enum OfPosting {
 }
 
 impl OfPosting {
-    /// By the name of its sample page or of its path.
+    /// By the name of its sample page, of its path, or of what it is.
     pub(super) fn named(name: &str) -> Option<Self> {
         match name {
-            "posting_apply" => Some(Self::Apply),
-            "posting_users" => Some(Self::Users),
+            "posting_apply" | "posting_forms" | "postings/apply" => Some(Self::Apply),
+            "posting_users" | "postings/users" => Some(Self::Users),
             "surveys_diversity" | "diversity_surveys" | "surveys/diversity" => Some(Self::Surveys),
             _ => None,
         }
     }
 
-    /// The rows in an answer.
-    fn rows(self, mut body: Value) -> Vec<Value> {
-        match (self, &mut body) {
-            (Self::Users, body) => body["users"].as_array_mut().map(std::mem::take).unwrap_or_default(),
-            (Self::Surveys, Value::Array(rows)) => std::mem::take(rows),
-            _ => vec![body],
+    /// The rows in an answer: the surveys, or the one body.
+    fn rows(self, body: Value) -> Vec<Value> {
+        match (self, body) {
+            (Self::Surveys, Value::Array(rows)) => rows,
+            (_, body) => vec![body],
         }
     }
 }
@@ -52,14 +51,20 @@ impl Account {
 
     /// Every row below the postings of a default listing.
     pub(super) fn all_of_postings(&self, of: OfPosting) -> Vec<ChildRecord> {
-        let mut all = Vec::new();
-        for posting in self.dump("postings").unwrap_or_default() {
-            let parent_id = posting["id"].as_str().unwrap_or("").to_owned();
-            let parent_created_at = posting["createdAt"].as_i64().unwrap_or(0);
-            let rows = of.rows(self.of_posting(of, &posting)).into_iter();
-            all.extend(rows.map(|record| ChildRecord { parent_id: parent_id.clone(), parent_created_at, record }));
-        }
-        all
+        let postings = self.dump("postings").unwrap_or_default();
+        postings.iter().flat_map(|posting| self.of_one_posting(of, posting)).collect()
+    }
+
+    /// The rows below one posting.
+    pub(super) fn of_one_posting(&self, of: OfPosting, posting: &Value) -> impl Iterator<Item = ChildRecord> + use<> {
+        let parent_id = posting["id"].as_str().unwrap_or("").to_owned();
+        let parent_created_at = posting["createdAt"].as_i64().unwrap_or(0);
+        of.rows(self.of_posting(of, posting)).into_iter().map(move |record| ChildRecord {
+            parent_id: parent_id.clone(),
+            parent_created_at,
+            parent_field: "postingId",
+            record,
+        })
     }
 
     /// Sets fields of the answer (of its first survey), or changes what people usually do. The posting is not bumped.

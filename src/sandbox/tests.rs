@@ -889,7 +889,14 @@ async fn children_are_walked_record_by_record() {
         assert_eq!(seen.len(), truth.len());
         assert_eq!(ids(&seen).len(), truth.len(), "ids of {child} repeat");
         let dump = bed.control.dump("acme", child).unwrap();
+        assert_eq!(dump, truth.iter().cloned().map(ChildRecord::with_parent).collect::<Vec<_>>());
         assert!(dump.iter().zip(&truth).all(|(row, child)| row["opportunityId"] == child.parent_id.as_str()));
+        let one = &truth[0].parent_id;
+        let mine: Vec<ChildRecord> = truth.iter().filter(|c| c.parent_id == *one).cloned().collect();
+        assert_eq!(bed.control.children_of("acme", child, one), Some(mine.clone()));
+        let mine = mine.into_iter().map(ChildRecord::with_parent).collect();
+        assert_eq!(bed.control.dump("acme", &format!("opportunities/{one}/{child}")), Some(mine));
+        assert_eq!(bed.control.dump("acme", &format!("opportunities/nobody/{child}")), None);
     }
 }
 
@@ -963,11 +970,37 @@ async fn children_need_their_scope_and_their_parent() {
     let scopes = format!("{} confidential:access:admin", without("nothing"));
     bed.grant(&scopes);
     let hidden = bed.walk("/v1/opportunities", &[("confidentiality", "confidential")]).await;
-    let path = format!("/v1/opportunities/{}/notes", hidden[0]["id"].as_str().unwrap());
-    assert_eq!(bed.status(&path, &[]).await, 200);
-    bed.grant(&scopes.replace("confidential:access:admin", ""));
-    assert_eq!(bed.status(&path, &[]).await, 404);
-    assert!(bed.control.children("acme", "notes").unwrap().iter().all(|c| hidden[0]["id"] != c.parent_id.as_str()));
+    let hidden = hidden[0]["id"].as_str().unwrap();
+    let secret = bed.walk("/v1/postings", &[("confidentiality", "confidential")]).await;
+    let secret = secret[0]["id"].as_str().unwrap();
+    for child in CHILDREN {
+        bed.control.add_child("acme", child, hidden).unwrap();
+        assert!(bed.control.children("acme", child).unwrap().iter().all(|c| c.parent_id != hidden));
+        let truth = bed.control.children_of("acme", child, hidden).unwrap();
+        let path = format!("/v1/opportunities/{hidden}/{child}");
+        bed.grant(&scopes);
+        let rows = bed.walk(&path, &[]).await;
+        assert_eq!(rows, truth.into_iter().map(|c| c.record).collect::<Vec<_>>());
+        bed.grant(&scopes.replace("confidential:access:admin", ""));
+        for path in [path.clone(), format!("{path}/{}", rows[0]["id"].as_str().unwrap())] {
+            let wanted = if path.matches('/').count() == 5 && !SINGLE.contains(&child) { 404 } else { 403 };
+            assert_eq!(bed.status(&path, &[]).await, wanted, "{path}");
+        }
+    }
+    for path in [
+        format!("/v1/opportunities/{hidden}/applications"),
+        format!("/v1/postings/{secret}/apply"),
+        format!("/v1/postings/{secret}/users"),
+        format!("/v1/surveys/diversity/{secret}"),
+    ] {
+        let denied = bed.ask(&path, &[]).await;
+        assert_eq!(denied.status(), 403, "{path}");
+        let message = denied.json::<Value>().await.unwrap()["message"].clone();
+        assert_eq!(message, "The key you provided does not have access to this endpoint");
+        bed.grant(&scopes);
+        assert_eq!(bed.status(&path, &[]).await, 200, "{path}");
+        bed.grant(&scopes.replace("confidential:access:admin", ""));
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -1154,7 +1187,14 @@ async fn children_go_and_come_with_their_parent() {
     let path = format!("/v1/opportunities/{}/notes", note.parent_id);
     let one = format!("{path}/{}", note.record["id"].as_str().unwrap());
     assert!(c.delete_opportunity("acme", &note.parent_id));
-    assert_eq!((bed.status(&path, &[]).await, bed.status(&one, &[]).await), (404, 404));
+    for child in CHILDREN {
+        let gone = bed.ask(&format!("/v1/opportunities/{}/{child}", note.parent_id), &[]).await;
+        assert_eq!(gone.status(), 404);
+        assert_eq!(gone.json::<Value>().await.unwrap()["code"], "ResourceNotFound");
+        assert!(c.children("acme", child).unwrap().iter().all(|c| c.parent_id != note.parent_id));
+        assert_eq!(c.children_of("acme", child, &note.parent_id), None);
+    }
+    assert_eq!(bed.status(&one, &[]).await, 404);
     assert!(c.children("acme", "notes").unwrap().iter().all(|c| c.parent_id != note.parent_id));
     assert_eq!(c.add_child("acme", "notes", &note.parent_id), None);
     assert!(c.restore_opportunity("acme", &note.parent_id));
@@ -1392,9 +1432,25 @@ async fn eeo_answers_are_of_the_last_week_unless_asked() {
     );
     assert!(rows.iter().any(|row| row["hiringManager"]["email"].is_string()));
     let one = rows[0]["opportunityId"].as_str().unwrap();
+    // An answer that moves in time, and one of somebody who comes.
+    let (id, to) = (rows[1]["opportunityId"].as_str().unwrap(), NOW - 900 * 86_400_000);
+    assert!(bed.control.set_field("acme", "opportunities", id, "createdAt", json!(to), false));
+    let window = [("created_at_start", to.to_string()), ("created_at_end", (to + 86_400_000).to_string())];
+    let window: Vec<(&str, &str)> = window.iter().map(|(name, time)| (*name, time.as_str())).collect();
+    let moved = bed.walk("/v1/eeo/responses/pii", &window).await;
+    assert!(moved.iter().any(|row| row["opportunityId"] == id));
+    let added = bed.control.add("acme", 30);
+    tokio::time::advance(Duration::from_secs(60)).await;
+    let recent = bed.walk("/v1/eeo/responses/pii", &[]).await;
+    assert!(recent.iter().any(|row| added.iter().any(|id| row["opportunityId"] == id.as_str())));
+    let rows = bed.walk("/v1/eeo/responses/pii", &query).await;
+    assert_eq!(bed.control.dump("acme", "eeo_responses_pii").unwrap().len(), rows.len());
+    assert!(bed.control.set_field("acme", "opportunities", id, "confidentiality", json!("confidential"), false));
+    assert!(bed.walk("/v1/eeo/responses/pii", &window).await.iter().all(|row| row["opportunityId"] != id));
     assert!(bed.control.archive("acme", one));
     let rows = bed.walk("/v1/eeo/responses/pii", &query).await;
-    assert!(rows[0]["applicationArchivedAt"].as_i64() >= Some(NOW) && rows[0]["applicationArchiveReason"].is_string());
+    let row = rows.iter().find(|row| row["opportunityId"] == one).unwrap();
+    assert!(row["applicationArchivedAt"].as_i64() >= Some(NOW) && row["applicationArchiveReason"].is_string());
     let anonymous = bed.walk("/v1/eeo/responses", &[("fromDate", "0")]).await.len();
     assert!(bed.control.anonymize("acme", one));
     assert_eq!(bed.walk("/v1/eeo/responses", &[("fromDate", "0")]).await.len(), anonymous);
@@ -1414,17 +1470,29 @@ async fn what_hangs_on_postings() {
         assert_eq!((&apply["data"]["id"], &apply["data"]["text"]), (&posting["id"], &posting["text"]));
         let team = bed.page(&format!("{path}/users"), &[]).await;
         assert_eq!(team.as_object().unwrap().keys().collect::<Vec<_>>(), ["posting", "roles", "users"]);
-        users.extend(team["users"].as_array().unwrap().clone());
+        users.push(team);
         let path = format!("/v1/surveys/diversity/{}", posting["id"].as_str().unwrap());
         surveys.extend(bed.walk(&path, &[("limit", "1")]).await);
     }
     let truth = |resource: &str| {
         bed.control.children("acme", resource).unwrap().into_iter().map(|c| c.record).collect::<Vec<_>>()
     };
-    assert!(!users.is_empty() && !surveys.is_empty());
-    assert_eq!((truth("posting_users"), truth("diversity_surveys")), (users, surveys));
-    assert_eq!(truth("posting_apply").len(), postings.len());
-    assert!(bed.control.dump("acme", "posting_users").unwrap().iter().all(|row| row["postingId"].is_string()));
+    assert!(users.iter().any(|team| team["users"][0].is_object()) && !surveys.is_empty());
+    assert_eq!((truth("posting_users"), truth("surveys_diversity")), (users, surveys));
+    for (names, path) in [
+        (["posting_forms", "posting_apply", "postings/apply"], "postings/{}/apply"),
+        (["posting_users", "posting_users", "postings/users"], "postings/{}/users"),
+        (["surveys_diversity", "diversity_surveys", "surveys/diversity"], "surveys/diversity/{}"),
+    ] {
+        let all = bed.control.dump("acme", names[0]).unwrap();
+        assert!(names.iter().all(|name| bed.control.dump("acme", name).as_ref() == Some(&all)));
+        for posting in &postings {
+            let id = posting["id"].as_str().unwrap();
+            let mine: Vec<Value> = all.iter().filter(|row| row["postingId"] == id).cloned().collect();
+            assert!(path.starts_with("surveys") || mine.len() == 1);
+            assert_eq!(bed.control.dump("acme", &path.replace("{}", id)), Some(mine));
+        }
+    }
 
     let asked = truth("posting_apply").into_iter().find(|form| form["customQuestions"][0].is_object()).unwrap();
     let path = format!("/v1/postings/{}/apply", asked["id"].as_str().unwrap());
