@@ -375,7 +375,9 @@ impl Report {
     #[must_use]
     pub fn troubles(&self) -> Vec<String> {
         let mut all = Vec::new();
-        all.extend(self.stopped_at.iter().map(|why| format!("note: stopped: {why}\nhint: run again; it goes on there")));
+        all.extend(
+            self.stopped_at.iter().map(|why| format!("note: stopped: {why}\nhint: run again; it goes on there")),
+        );
         for (tenant, t) in &self.tenants {
             all.extend(t.failures.iter().map(|f| match &f.resource {
                 Some(r) => format!("error: {tenant}/{r}: {f}"),

@@ -34,7 +34,8 @@ use crate::catalog::{Endpoints, Rate, scopes};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{App, Config, ConfigError, SecretSource};
 use crate::http::{
-    self, Allowance, Answer, Asked, Budget, Call, Client, Credential, Gate, HttpError, Judged, Method, Priority, Symptom,
+    self, Allowance, Answer, Asked, Budget, Call, Client, Credential, Gate, HttpError, Judged, Method, Priority,
+    Symptom,
 };
 use crate::names::{AppName, RunId, Tenant};
 use crate::secret::Secret;
@@ -656,17 +657,17 @@ impl Session {
                 priority,
             };
             let sent = self.keeper.auth.client.send(&self.gate, budget, &call, |answer: Answer| {
-                    if let Some(date) = answer.date {
-                        *self.date.lock().unwrap_or_else(PoisonError::into_inner) = Some((date, answer.received));
-                    }
-                    if http::meaning(answer.status) == http::Meaning::Unauthorized {
-                        return Judged::Take(None);
-                    }
-                    match judge(answer) {
-                        Judged::Take(value) => Judged::Take(Some(value)),
-                        Judged::Again(why) => Judged::Again(why),
-                    }
-                });
+                if let Some(date) = answer.date {
+                    *self.date.lock().unwrap_or_else(PoisonError::into_inner) = Some((date, answer.received));
+                }
+                if http::meaning(answer.status) == http::Meaning::Unauthorized {
+                    return Judged::Take(None);
+                }
+                match judge(answer) {
+                    Judged::Take(value) => Judged::Take(Some(value)),
+                    Judged::Again(why) => Judged::Again(why),
+                }
+            });
             // What has its permit is brought to its end; what waits for one waits in vain.
             let answered = tokio::select! {
                 biased;

@@ -68,12 +68,8 @@ pub(super) async fn plan(world: &World, args: Plan) -> Result<ExitCode, CliError
             return Err(no_resource(&world.config, name));
         }
     }
-    let options = sync::Options {
-        tenants: args.tenant,
-        resources: args.resource,
-        full: args.full,
-        ..sync::Options::default()
-    };
+    let options =
+        sync::Options { tenants: args.tenant, resources: args.resource, full: args.full, ..sync::Options::default() };
     let all = sync::forecast(world, &options).await?;
     if all.is_empty() {
         note("no tenant is connected yet\nhint: `hirelake connect TENANT` connects one");

@@ -497,7 +497,10 @@ impl Client {
                     if !is_safe(&next) || is_loopback(&next) && !is_loopback(call.url) {
                         return Err(Cause::PlainHttp);
                     }
-                    tracing::debug!(to = next.host_str(), "following a redirect to where documents lie, without a credential");
+                    tracing::debug!(
+                        to = next.host_str(),
+                        "following a redirect to where documents lie, without a credential"
+                    );
                     (url, outside) = (next, true);
                     continue;
                 }

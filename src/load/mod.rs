@@ -28,8 +28,8 @@ use object_store::path::Path;
 pub use delete::{Deleted, Deletion, delete_by_key, delete_by_parent};
 pub use error::{LoadError, Place};
 pub use find::{
-    Figures, all_rows, column_map, figures, keys_of_parents, living_keys, living_rows, partition_values, read_table, select,
-    still_referenced, unreferenced,
+    Figures, all_rows, column_map, figures, keys_of_parents, living_keys, living_rows, partition_values, read_table,
+    select, still_referenced, unreferenced,
 };
 pub use merge::{Merged, Suppress, merge};
 pub use shape::{Found, Relaid, bring_forward, layout_found, relay};

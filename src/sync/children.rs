@@ -213,7 +213,8 @@ impl Children {
             read.milli_requests = self.report.requests * 1000 / parents_read;
         }
         if self.report.requests > 0 {
-            self.commit.habits = Some(Habits { rows_a_day: 0.0, request_bytes: self.report.bytes / self.report.requests });
+            self.commit.habits =
+                Some(Habits { rows_a_day: 0.0, request_bytes: self.report.bytes / self.report.requests });
         }
         self.commit.load_done = self.parents.left == 0 && self.skipped.is_none();
         if run.options.backfill.is_none() && self.skipped.is_none() {
@@ -344,7 +345,8 @@ impl Children {
                 let decoder = Decoder::of_children(&self.resource, &self.carrier);
                 let parent = Parent { batch: &read.turn.batch, row: read.turn.row };
                 let marker = decoder.read_marker(parent);
-                let marker = marker.map_err(|e| SyncError::Rows { what: self.resource.name.to_string(), why: e.to_string() })?;
+                let marker =
+                    marker.map_err(|e| SyncError::Rows { what: self.resource.name.to_string(), why: e.to_string() })?;
                 self.spill.add(WINDOW, &marker, seen_at, seq)?;
             }
         }
@@ -498,7 +500,9 @@ impl Children {
         };
         self.report.notes.extend(self.skipped.take());
         if self.parents.left > 0 && self.failure.is_none() && self.report.outcome != Outcome::Skipped {
-            self.report.notes.push(format!("parents left for the next run, which goes on there: {}", self.parents.left));
+            self.report
+                .notes
+                .push(format!("parents left for the next run, which goes on there: {}", self.parents.left));
         }
         if self.parents.withheld > 0 {
             self.report.notes.push(format!(
@@ -520,7 +524,12 @@ fn content_is_due(of: &Children) -> bool {
 }
 
 /// Everything of one parent.
-async fn read_parent(run: Arc<TenantRun>, resource: Arc<Resource>, carrier: Resource, turn: Turn) -> Result<Read, SyncError> {
+async fn read_parent(
+    run: Arc<TenantRun>,
+    resource: Arc<Resource>,
+    carrier: Resource,
+    turn: Turn,
+) -> Result<Read, SyncError> {
     let Some(content) = &resource.content else { return Ok(read_pages(run, resource, carrier, turn).await) };
     let urgent = Priority(0);
     let fetched = contents::fetch(&run, &resource, &carrier, content, &turn, urgent).await?;

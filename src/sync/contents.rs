@@ -106,14 +106,7 @@ pub(super) async fn fetch(
 
 /// `files/lever/offers/tenant=acme/<opportunity>/<offer>-signed.pdf`. Ids and endings that would not be safe in a path are
 /// replaced by their hash, or left out.
-fn place(
-    run: &TenantRun,
-    carrier: &Resource,
-    above: &str,
-    id: &str,
-    document: &Document,
-    ext: Option<&str>,
-) -> Path {
+fn place(run: &TenantRun, carrier: &Resource, above: &str, id: &str, document: &Document, ext: Option<&str>) -> Path {
     let safe = |text: &str| {
         let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
         match !text.is_empty() && text.len() <= 100 && text.bytes().all(plain) {
@@ -134,7 +127,11 @@ fn folder(run: &TenantRun, carrier: &Resource) -> Path {
 }
 
 /// Removes rows whose parent is gone, then documents that no living row names. Gives the rows that were deleted.
-pub(super) async fn sweep(run: &TenantRun, resource: &Resource, carrier: &Resource) -> Result<load::Deleted, SyncError> {
+pub(super) async fn sweep(
+    run: &TenantRun,
+    resource: &Resource,
+    carrier: &Resource,
+) -> Result<load::Deleted, SyncError> {
     let Some(column) = resource.parent.as_deref() else { return Ok(load::Deleted::default()) };
     let table = run.config().table(resource)?;
     let parents = load::living_keys(&run.lake, &run.config().table(carrier)?).await?;

@@ -144,18 +144,15 @@ fn listings(
                 Work::Load { gaps, .. } => {
                     let text = gaps.iter().map(Window::to_string).collect::<Vec<_>>().join(" ");
                     // As dense as what was read of it; of a load that has not begun nothing is known.
-                    let covered: Duration = last
-                        .map(|l| l.covered.created.windows().iter().map(length).sum())
-                        .unwrap_or_default();
+                    let covered: Duration =
+                        last.map(|l| l.covered.created.windows().iter().map(length).sum()).unwrap_or_default();
                     let left: Duration = gaps.iter().map(length).sum();
                     let rows = last.map_or(0, Commit::rows);
                     let known = !covered.is_zero() && rows > 0 && gaps.iter().all(|g| g.from.is_some());
                     let rest = rows as f64 * left.as_secs_f64() / covered.as_secs_f64().max(1.0);
                     (text, known.then(|| pages(rest as u64) + gaps.len() as u64), true)
                 }
-                Work::Listing { .. } => {
-                    ("everything".to_owned(), last.map(|l| pages(l.living())), last.is_none())
-                }
+                Work::Listing { .. } => ("everything".to_owned(), last.map(|l| pages(l.living())), last.is_none()),
                 Work::Increment { window, reach } => {
                     let read = Window::new(*reach, window.to);
                     let whole = read.from.is_none().then(|| last.map_or(1, |l| pages(l.rows())));
@@ -212,9 +209,11 @@ async fn children(
     // Parents that this run's own increment will find changed are not in the lake yet.
     let parent = state.commits(tenant, &carrier.name).last::<Commit>().await?.map(|e| e.body);
     let since = parent.as_ref().and_then(Commit::cursor);
-    let coming = parent.as_ref().and_then(|p| p.habits).zip(since).map_or(0, |(h, since)| {
-        (h.rows_a_day * bound.since(since).as_secs_f64() / 86_400.0).ceil() as u64
-    });
+    let coming = parent
+        .as_ref()
+        .and_then(|p| p.habits)
+        .zip(since)
+        .map_or(0, |(h, since)| (h.rows_a_day * bound.since(since).as_secs_f64() / 86_400.0).ceil() as u64);
     let known = parent.is_some() && parent.as_ref().is_some_and(|p| p.load_done);
     let changed = due.count(Why::Changed) + coming;
     let in_turn = due.count(Why::Reconcile);

@@ -22,8 +22,8 @@ use crate::clock::Timestamp;
 use crate::extract::{self, Decoded, ExtractError, Pager};
 use crate::http::Priority;
 use crate::load::{self, Deletion, KEY_SEPARATOR, Lake, LoadError, Merged, Runs, Spill, Suppress, Ticket};
-use crate::plan::{Active, Filter, Splitter, Wish, Work, certain};
 use crate::names::ResourceName;
+use crate::plan::{Active, Filter, Splitter, Wish, Work, certain};
 use crate::report::{Failure, Outcome, ResourceReport};
 use crate::state::{Commit, CommitKind, Entry, Habits, PartitionFigures, Window};
 use crate::transform::{Decoder, Drift, KIND, KIND_READ, Page, Rejected};
@@ -472,9 +472,7 @@ impl Group {
                         Message::Page { job, page: Box::new(fetched.page), seen_at, seq }
                     }
                     Ok(None) => Message::Finished { job, requests: pager.requests(), bytes: pager.bytes(), date },
-                    Err(error) => {
-                        Message::Failed { job, requests: pager.requests(), bytes: pager.bytes(), error }
-                    }
+                    Err(error) => Message::Failed { job, requests: pager.requests(), bytes: pager.bytes(), error },
                 };
                 let last = !matches!(message, Message::Page { .. });
                 if inbox.send(message).await.is_err() || last {

@@ -35,8 +35,8 @@ use crate::store::Store;
 use crate::transform::Drift;
 
 use children::Children;
-use group::Group;
 pub use forecast::{Forecast, forecast, table as forecast_table};
+use group::Group;
 pub use verdict::{code, refusal, unanswered};
 
 /// The provider's `Date` has whole seconds, so a bound taken from our own clock stays a second further back.
@@ -299,9 +299,9 @@ pub async fn run(world: &World, options: &Options) -> Result<Report, SyncError> 
         }
     }
     let code = Report::verdict(&done);
-    let stopped_at = allowance.filter(|a| a.is_used_up()).map(|_| {
-        format!("all {} requests of --max-requests are used up", options.max_requests.unwrap_or_default())
-    });
+    let stopped_at = allowance
+        .filter(|a| a.is_used_up())
+        .map(|_| format!("all {} requests of --max-requests are used up", options.max_requests.unwrap_or_default()));
     let report = Report {
         run,
         version: env!("CARGO_PKG_VERSION"),
@@ -656,11 +656,7 @@ impl TenantRun {
     }
 
     /// Children of one generation side by side, those of children after their parents.
-    async fn all_children(
-        self: &Arc<Self>,
-        mut left: Vec<Chosen>,
-        report: &mut TenantReport,
-    ) -> Result<(), SyncError> {
+    async fn all_children(self: &Arc<Self>, mut left: Vec<Chosen>, report: &mut TenantReport) -> Result<(), SyncError> {
         while !left.is_empty() {
             let names: Vec<ResourceName> = left.iter().map(|c| c.resource.name.clone()).collect();
             let waits = |c: &Chosen| c.resource.mode.parent().is_some_and(|p| names.contains(p));

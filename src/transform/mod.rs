@@ -17,9 +17,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayRef, Int8Array, Int64Array, StringArray, StringBuilder, UInt32Array, new_null_array,
-};
+use arrow::array::{Array, ArrayRef, Int8Array, Int64Array, StringArray, StringBuilder, UInt32Array, new_null_array};
 use arrow::compute::kernels::cmp::distinct;
 use arrow::compute::take;
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
@@ -447,7 +445,8 @@ impl Decoder {
                 let value = parent.batch.column_by_name(name);
                 let filled = value.map(|v| take(v, &rows, None)).transpose().map_err(PageError::Columns)?;
                 if let (Some(filled), Some(place)) = (filled, columns.get_mut(*own)) {
-                    extra = self.table.fill(*own, filled, place, &extra, "", &mut ctx.drift).map_err(PageError::Columns)?;
+                    extra =
+                        self.table.fill(*own, filled, place, &extra, "", &mut ctx.drift).map_err(PageError::Columns)?;
                 }
             }
             let kinds = Int8Array::from(vec![KIND_ROW; extra.len()]);

@@ -12,9 +12,8 @@ use crate::lake::of;
 
 const DAY: Duration = Duration::from_secs(86_400);
 const MINUTES: Duration = Duration::from_secs(600);
-const OF_OPPORTUNITIES: [&str; 10] = [
-    "feedback", "files", "file_actions", "interviews", "notes", "offers", "panels", "referrals", "resumes", "forms",
-];
+const OF_OPPORTUNITIES: [&str; 10] =
+    ["feedback", "files", "file_actions", "interviews", "notes", "offers", "panels", "referrals", "resumes", "forms"];
 
 /// A sandbox whose tenants read these tables beside opportunities.
 fn reading(opportunities: usize, children: &[&str], more: &str) -> Setup {
@@ -97,9 +96,9 @@ async fn children_go_with_their_parent_and_are_blank_when_it_is() {
         bench.sync().await;
         let people = bench.control.dump("acme", "opportunities").unwrap();
         let has_all = |id: &str| {
-            ["resumes", "notes"].iter().all(|t| {
-                bench.control.children("acme", t).unwrap().iter().any(|c| c.parent_id == id)
-            })
+            ["resumes", "notes"]
+                .iter()
+                .all(|t| bench.control.children("acme", t).unwrap().iter().any(|c| c.parent_id == id))
         };
         let two: Vec<String> = people
             .iter()
@@ -287,6 +286,67 @@ async fn edits_that_leave_the_parent_alone_are_in_the_lake_within_the_nights() {
         }
         for (id, said) in days[old].iter().filter(|(id, _)| !later.contains_key(id)) {
             assert_eq!(&lake[id], said, "night {night}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn documents_are_downloaded_once_and_go_with_what_they_belong_to() {
+    let tables = ["files", "resumes", "offers", "file_contents", "resume_contents", "offer_contents"];
+    let bench = reading(60, &tables, "").start().await;
+    bench.connect("acme").await;
+    // A third of the documents lies elsewhere, where no credential may go.
+    bench.control.redirect_downloads(Some(3));
+    bench.sync().await;
+    let stats = bench.control.stats();
+    assert_eq!(stats.credentials_at_storage, 0, "a credential went to where documents lie");
+    let documents = || -> BTreeMap<String, Vec<u8>> {
+        let all = bench.files().into_iter().map(|(p, bytes)| (p.to_str().unwrap().to_owned(), bytes));
+        all.filter(|(p, _)| p.starts_with("files/")).collect()
+    };
+    let rows = async |table: &str| bench.everything("acme").await.remove(table).unwrap_or_default();
+    let mut stored = BTreeMap::new();
+    for table in ["file_contents", "resume_contents", "offer_contents"] {
+        for row in rows(table).await {
+            match row["status"].as_str() {
+                "stored" => drop(stored.insert(row["path"].clone(), row)),
+                status => assert!(["unprocessable", "missing"].contains(&status), "{row:?}"),
+            }
+        }
+    }
+    let there = documents();
+    assert!(there.len() > 30, "{}", there.len());
+    assert_eq!(there.keys().collect::<Vec<_>>(), stored.keys().collect::<Vec<_>>());
+    for (path, bytes) in &there {
+        use sha2::Digest as _;
+        let sha256: String = sha2::Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect();
+        assert_eq!(stored[path]["sha256"], sha256, "{path}");
+        assert_eq!(stored[path]["bytes"], bytes.len().to_string(), "{path}");
+    }
+    assert_eq!(rows("file_contents").await.len(), rows("files").await.len(), "a row tells of each");
+
+    // Once: the next run asks for none again.
+    bench.pass(MINUTES).await;
+    bench.control.reset_stats();
+    let report = bench.sync().await;
+    assert_eq!(of(&report, "file_contents").requests, 0, "{}", report.table());
+    assert_eq!(documents(), there);
+
+    // A file that is deleted and a person who is: the documents go, whatever the rows do.
+    let gone = bench.control.delete_children("acme", "files", 1, 5, true).remove(0);
+    let person = bench.control.children("acme", "resumes").unwrap().remove(0).parent_id;
+    bench.control.edit("acme", 60, 1);
+    bench.pass(MINUTES).await;
+    assert!(bench.control.delete_opportunity("acme", &person));
+    bench.pass(MINUTES).await;
+    bench.sync().await;
+    let left = documents();
+    assert!(!left.keys().any(|p| p.contains(&gone.id)), "{}", gone.id);
+    assert!(!left.keys().any(|p| p.contains(&person)), "{person}");
+    assert!(left.len() < there.len());
+    for table in ["file_contents", "resume_contents", "offer_contents"] {
+        for row in rows(table).await.iter().filter(|r| r.contains_key("_deleted_at")) {
+            assert!(!row.contains_key("path") && !row.contains_key("sha256"), "{row:?}");
         }
     }
 }

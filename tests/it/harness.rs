@@ -248,21 +248,8 @@ impl Bench {
 
     /// The children of every parent as the lake should have them: with the parent's id, which few have of their own.
     fn children(&self, name: &str, table: &str) -> Vec<Value> {
-        let resource = self.resource(table);
-        let parent = &resource.column(resource.parent.as_ref().unwrap()).unwrap().source;
-        let known_as = match table {
-            "posting_forms" => "posting_apply",
-            "surveys_diversity" => "diversity_surveys",
-            table => table,
-        };
-        let all = self.control.children(name, known_as).unwrap();
-        all.into_iter()
-            .map(|c| {
-                let mut record = c.record;
-                record[parent] = c.parent_id.into();
-                record
-            })
-            .collect()
+        let all = self.control.children(name, table).unwrap();
+        all.into_iter().map(hirelake::sandbox::ChildRecord::with_parent).collect()
     }
 
     fn expanded(&self, name: &str) -> impl Iterator<Item = Value> {
