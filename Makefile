@@ -8,7 +8,7 @@ BROWSER := target/browser
 DENY    := $(or $(shell command -v cargo-deny),$(wildcard $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/hirelake-ci/bin/cargo-deny))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-engines test-oauth test-browser lint deny doc bench build ci clean
+.PHONY: help demo test test-engines test-oauth test-browser scale lint deny doc bench build ci clean
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -47,6 +47,9 @@ $(BROWSER)/node_modules/ready: tests/browser/package.json
 	cp $< $(BROWSER)/package.json
 	npm install --prefix $(BROWSER) --no-package-lock --no-audit --no-fund --silent
 	@touch $@
+
+scale: ## a night, and a first load under deadlines, of 50,000 opportunities with eight tables of children (release; minutes)
+	$(CARGO) test --release --test it -- --ignored --nocapture --test-threads 1 scale_
 
 lint: ## check the format, and clippy with every warning an error
 	$(CARGO) fmt --check

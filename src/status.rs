@@ -96,8 +96,14 @@ pub struct TableStatus {
     /// How far behind the present that is, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lag_s: Option<u64>,
-    /// Whether its first load is complete.
+    /// Whether its first load is complete; of children: whether no parent that changed was left.
     pub complete: bool,
+    /// Of children: changed parents that were left for the next run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parents_left: Option<u64>,
+    /// Of children: when that parent was read whose read is the longest ago, as the last run left it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stalest: Option<Timestamp>,
 }
 
 /// Something that needs somebody.
@@ -177,7 +183,12 @@ async fn fill(world: &World, state: &State, tenant: &Tenant, to: &mut TenantStat
             files: commit.partitions.len(),
             cursor,
             lag_s: cursor.map(|c| now.since(c).as_secs()),
-            complete: commit.load_done || commit.load_started.is_none(),
+            complete: match &commit.parents {
+                Some(parents) => parents.left == 0,
+                None => commit.load_done || commit.load_started.is_none(),
+            },
+            parents_left: commit.parents.as_ref().map(|p| p.left),
+            stalest: commit.parents.as_ref().and_then(|p| p.stalest),
         };
         to.tables.insert(resource, status);
     }
@@ -505,10 +516,15 @@ pub fn full(world: &World, tenant: &Tenant, t: &TenantStatus) -> String {
     line("or by this link", t.link.clone().unwrap_or_default());
     for (name, table) in &t.tables {
         let cursor = table.cursor.map(|c| format!(", as of {}", seen_from(now, c))).unwrap_or_default();
-        let whole = if table.complete { "" } else { ", first load under way" };
+        let whole = match table.parents_left {
+            Some(0) | None if table.complete => String::new(),
+            Some(left) => format!(", {} left for the next run", many(left, "parent")),
+            None => ", first load under way".to_owned(),
+        };
+        let oldest = table.stalest.map(|t| format!(", none older than {}", seen_from(now, t))).unwrap_or_default();
         line(
             name.as_str(),
-            format!("{}, {}{cursor}{whole}", many(table.rows, "row"), many(table.files as u64, "file")),
+            format!("{}, {}{cursor}{oldest}{whole}", many(table.rows, "row"), many(table.files as u64, "file")),
         );
     }
     out.trim_end().to_owned()

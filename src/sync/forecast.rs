@@ -218,10 +218,13 @@ async fn children(
     let changed = due.count(Why::Changed) + coming;
     let in_turn = due.count(Why::Reconcile);
     let each = read.as_ref().map_or(1000, |r| r.milli_requests.max(1));
+    if parent.is_none() {
+        return Ok(line);
+    }
     line.changed = Some(changed);
     line.in_turn = Some(in_turn);
     line.guess = coming > 0 || !known || each != 1000;
-    line.requests = parent.is_some().then(|| ((changed + in_turn) * each).div_ceil(1000));
+    line.requests = Some(((changed + in_turn) * each).div_ceil(1000));
     line.bytes = line.requests.zip(last.and_then(|l| l.habits)).map(|(n, h)| n * h.request_bytes);
     Ok(line)
 }

@@ -262,3 +262,27 @@ async fn an_erased_person_is_nowhere_after_one_sync() {
         assert!(!bytes.windows(mail.len()).any(|w| w == mail), "{}", path.display());
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_contact_that_was_merged_into_another_goes() {
+    for on in [OnDelete::Redact, OnDelete::Remove] {
+        let bench = loaded(150, on).await;
+        let (single, shared) = two_people(&bench);
+        let (from, into) = (single["contact"].as_str().unwrap(), shared[0]["contact"].as_str().unwrap());
+        bench.pass(MINUTES).await;
+        assert_eq!(bench.control.merge_contacts("acme", from, into), [id(&single)]);
+        bench.pass(MINUTES).await;
+        let report = bench.sync().await;
+        bench.assert_right("acme").await;
+        assert_eq!(of(&report, "contacts").deleted, 1, "{}", report.table());
+        let row = bench.table("acme", "contacts").await.get(from).cloned();
+        assert!(row.is_none_or(|r| r.contains_key("_deleted_at") && !r.contains_key("name")), "{on:?}");
+
+        // Erased later, the person is nowhere: the former contact is no longer reached by its opportunity.
+        assert!(bench.control.delete_opportunity("acme", id(&single)));
+        bench.pass(MINUTES).await;
+        bench.sync().await;
+        bench.assert_right("acme").await;
+        assert_eq!(bench.table("acme", "contacts").await.get(into).map(|r| r.contains_key("name")), Some(true));
+    }
+}
