@@ -350,3 +350,54 @@ async fn documents_are_downloaded_once_and_go_with_what_they_belong_to() {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn one_parent_that_fails_or_is_withheld_keeps_no_other_back() {
+    use crate::harness::fault;
+    use hirelake::sandbox::Action;
+    let status = |code| Action::Status { code, body: None, retry_after: None };
+    let bench = reading(40, &["notes"], "").start().await;
+    bench.connect("acme").await;
+    let route = "GET /v1/opportunities/:id/notes";
+
+    bench.control.fault(fault(route, 7, 1, status(400)));
+    let report = bench.sync_with(Options::default()).await;
+    assert_eq!(report.code, ExitCode::Partial);
+    let told = report.troubles().join("\n");
+    assert!(told.contains("the children of 1 of 40 parents of notes could not be read"), "{told}");
+    assert_eq!((parents(&report, "notes").changed, parents(&report, "notes").failed), (39, 1));
+    bench.control.clear_faults();
+    bench.pass(MINUTES).await;
+    let report = bench.sync().await;
+    assert_eq!(parents(&report, "notes").changed, 1, "only that one was still due");
+    bench.assert_right("acme").await;
+
+    // Refused alone it is withheld, and not asked for every night.
+    bench.control.fault(fault(route, 7, 1, status(403)));
+    bench.control.edit("acme", 40, 2);
+    bench.pass(MINUTES).await;
+    let report = bench.sync().await;
+    assert_eq!((parents(&report, "notes").changed, parents(&report, "notes").withheld), (40, 1), "{}", report.table());
+    bench.pass(MINUTES).await;
+    assert_eq!(of(&bench.sync().await, "notes").requests, 0);
+
+    // Refused everywhere the table is not granted: few are asked.
+    let mut fresh = reading(40, &["feedback"], "").start().await;
+    fresh.connect("acme").await;
+    fresh.control.fault(fault("GET /v1/opportunities/:id/", 0, 0, status(403)));
+    for named in [true, false] {
+        if !named {
+            // The same by the granted scopes, which nobody named.
+            fresh.reconfigure(&Setup::default().defaults, "", &[]);
+        }
+        let report = fresh.sync_with(Options::default()).await;
+        let asked = asked(&fresh.control, "feedback");
+        assert!(asked <= 12, "{asked} were asked");
+        if named {
+            assert_eq!(report.code, ExitCode::Partial);
+            assert!(report.troubles().join("\n").contains("feedback is not granted (403"), "{:?}", report.troubles());
+        } else {
+            assert_eq!(report.code, ExitCode::Done, "{:?}", report.troubles());
+        }
+    }
+}
