@@ -74,6 +74,10 @@ enum Op {
     ApiKey {
         account: String,
     },
+    RestrictApiKey {
+        account: String,
+        scopes: String,
+    },
     Grant {
         account: String,
         client_id: String,
@@ -269,6 +273,12 @@ impl Control {
     #[must_use]
     pub fn api_key(&self, account: &str) -> Option<String> {
         self.0.api_key(account)
+    }
+
+    /// From now on the account's API key may do no more than these scopes (with single spaces) open: Lever's keys have their
+    /// permissions endpoint by endpoint.
+    pub fn restrict_api_key(&self, account: &str, scopes: &str) {
+        lock(&self.0.oauth).restrict_api_key(account, scopes);
     }
 
     /// A grant without the consent page. Scopes that the client has not registered are dropped, as there.
@@ -599,6 +609,10 @@ impl Control {
     fn apply(&self, op: Op) -> Value {
         match op {
             Op::ApiKey { account } => json!(self.api_key(&account)),
+            Op::RestrictApiKey { account, scopes } => {
+                self.restrict_api_key(&account, &scopes);
+                Value::Null
+            }
             Op::Grant { account, client_id, scopes } => json!(self.grant(&account, &client_id, &scopes)),
             Op::Edit { account, n, seed } => json!(self.edit(&account, n, seed)),
             Op::EditApplication { account, opportunity } => json!(self.edit_application(&account, &opportunity)),

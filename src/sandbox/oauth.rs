@@ -124,6 +124,8 @@ pub(super) struct OAuth {
     clients: Vec<Client>,
     account_ids: BTreeMap<String, Uuid>,
     api_keys: BTreeMap<String, String>,
+    /// What a key may do, by account, as scopes; everything unless it stands here.
+    permissions: BTreeMap<String, Vec<String>>,
     token_life: Duration,
     leeway: Duration,
     pending: HashMap<String, Pending>,
@@ -200,6 +202,7 @@ impl OAuth {
             clients: options.clients.clone(),
             account_ids,
             api_keys,
+            permissions: BTreeMap::new(),
             token_life: options.token_life,
             leeway: options.refresh_leeway,
             pending: HashMap::new(),
@@ -215,6 +218,12 @@ impl OAuth {
         self.api_keys.get(account).cloned()
     }
 
+    /// The account's key may do no more than these scopes open, as one that was made with fewer permissions.
+    pub(super) fn restrict_api_key(&mut self, account: &str, scopes: &str) {
+        let scopes = scopes.split_whitespace().map(str::to_owned).collect();
+        self.permissions.insert(account.to_owned(), scopes);
+    }
+
     /// Whom an `Authorization` header stands for.
     pub(super) fn caller(&self, headers: &HeaderMap, now: Timestamp) -> Result<Caller, Reply> {
         let header = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
@@ -226,7 +235,9 @@ impl OAuth {
                 let account = self.api_keys.iter().find(|(_, known)| Some(known.as_str()) == key);
                 account.map_or_else(
                     || no("The API key is not valid"),
-                    |(account, _)| Ok(Caller { account: account.clone(), scopes: None }),
+                    |(account, _)| {
+                        Ok(Caller { account: account.clone(), scopes: self.permissions.get(account).cloned() })
+                    },
                 )
             }
             Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => match self.access.get(token) {

@@ -20,11 +20,11 @@ use futures::StreamExt as _;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::{Auth, AuthError, Grant, Session, Standing};
+use crate::auth::{Auth, AuthError, CredentialKind, Grant, Session, Standing};
 use crate::catalog::{ByDefault, Mode, Resource};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, ConfigError};
-use crate::extract::ExtractError;
+use crate::extract::{self, ExtractError};
 use crate::http::Allowance;
 use crate::load::{self, Lake, LoadError, Suppress};
 use crate::names::{ResourceName, RunId, Tenant};
@@ -743,12 +743,60 @@ impl TenantRun {
     /// One resource with what is taken out of it, from plan to commit.
     async fn one(self: Arc<Self>, chosen: Chosen) -> Vec<Done> {
         let resource = chosen.resource.clone();
+        let (chosen, mut dropped) = match self.expandable(chosen).await {
+            Ok(expandable) => expandable,
+            Err(e) => return vec![Done::failed(&resource, &e)],
+        };
         let mut group = match Group::open(self.clone(), chosen).await {
             Ok(group) => group,
             Err(e) => return vec![Done::failed(&resource, &e)],
         };
         let outcome = self.work(&mut group).await;
-        group.end(outcome.err())
+        dropped.extend(group.end(outcome.err()));
+        dropped
+    }
+
+    /// What an API key may do is not known, and one that lacks the permission behind an `expand` is refused the whole listing.
+    /// So a key that has not read these tables before is tried with one row, and an expand that is refused is left out.
+    async fn expandable(&self, mut chosen: Chosen) -> Result<(Chosen, Vec<Done>), SyncError> {
+        let resource = chosen.resource.clone();
+        if chosen.expands.is_empty() || self.session.kind() != CredentialKind::ApiKey {
+            return Ok((chosen, Vec::new()));
+        }
+        let last = self.commit_of(&resource.name).await?;
+        if last.is_some_and(|l| chosen.extract.iter().all(|c| l.body.along.contains(&c.name))) {
+            return Ok((chosen, Vec::new()));
+        }
+        let allowed = async |expands: &[String]| match extract::peek(&self.session, &resource, expands, self.bound).await {
+            Ok(()) => Ok(true),
+            Err(ExtractError::Forbidden { .. }) => Ok(false),
+            Err(e) => Err(e),
+        };
+        // What else goes wrong is met again, and told, by the listing itself.
+        if !matches!(allowed(&chosen.expands).await, Ok(false)) || !matches!(allowed(&[]).await, Ok(true)) {
+            return Ok((chosen, Vec::new()));
+        }
+        let mut dropped = Vec::new();
+        for (c, expand) in std::mem::take(&mut chosen.extract).into_iter().zip(std::mem::take(&mut chosen.expands)) {
+            if matches!(allowed(std::slice::from_ref(&expand)).await, Ok(true)) {
+                chosen.extract.push(c);
+                chosen.expands.push(expand);
+                continue;
+            }
+            let mode = c.mode.word().into();
+            let mut report = ResourceReport { outcome: Outcome::Skipped, mode, ..ResourceReport::default() };
+            report.notes.push(format!("not granted: the API key may not read `{expand}` in {}", resource.name));
+            let failure = self.is_named().then(|| {
+                let scope = c.scope.clone().unwrap_or_default();
+                let error = SyncError::NotGranted { tenant: self.tenant.clone(), resource: c.name.clone(), scope };
+                fail(Some(&c.name), &error)
+            });
+            if failure.is_some() {
+                report.outcome = Outcome::Failed;
+            }
+            dropped.push(Done { resource: c.name, report, failure });
+        }
+        Ok((chosen, dropped))
     }
 
     async fn work(&self, group: &mut Group) -> Result<(), SyncError> {

@@ -544,6 +544,31 @@ async fn an_api_key_syncs_end_to_end_without_a_token() {
     assert_eq!(bench.control.stats().token_requests, 0);
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_api_key_that_may_not_read_an_expand_reads_the_rest() {
+    let bench = bench().await;
+    let without = "opportunities:read:admin applications:read:admin users:read:admin postings:read:admin stages:read:admin";
+    bench.control.restrict_api_key("acme", without);
+    let key = bench.control.api_key("acme").unwrap();
+    seed(&bench, &key, CredentialKind::ApiKey, false).await.unwrap();
+    let report = bench.sync().await;
+    for table in ["opportunities", "applications", "users", "postings", "stages"] {
+        bench.assert_table("acme", table).await;
+    }
+    let told = report.troubles().join("\n");
+    assert!(told.contains("acme/contacts: not granted: the API key may not read `contact` in opportunities"), "{told}");
+    assert!(bench.living("acme", "contacts").await.is_empty());
+    // Looked into until it is known what the key may read; then with the permission everything is read anew.
+    bench.control.restrict_api_key("acme", &format!("{without} contact:read:admin"));
+    bench.pass(Duration::from_secs(600)).await;
+    bench.sync().await;
+    bench.assert_table("acme", "contacts").await;
+    bench.pass(Duration::from_secs(600)).await;
+    bench.control.reset_stats();
+    bench.sync().await;
+    assert_eq!(bench.control.stats().requests["GET /v1/opportunities"], 1, "nothing is tried any more");
+}
+
 /// A sandbox on the machine's own clock, for runs of the binary.
 pub async fn real_sandbox(dir: &Path) -> sandbox::Running {
     let sandbox = sandbox::start(sandbox::Options {
