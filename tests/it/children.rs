@@ -134,7 +134,7 @@ async fn children_go_with_their_parent_and_are_blank_when_it_is() {
 #[tokio::test(start_paused = true)]
 async fn children_of_postings_and_answers_without_a_key_come_back_equal() {
     let tables = ["users", "posting_forms", "posting_users", "surveys_diversity", "eeo_responses", "eeo_responses_pii"];
-    let bench = reading(80, &tables, "").start().await;
+    let bench = reading(80, &tables, "reconcile = { nights = 3, active_nights = 3 }").start().await;
     bench.connect("acme").await;
     let report = bench.sync().await;
     bench.assert_right("acme").await;
@@ -148,6 +148,23 @@ async fn children_of_postings_and_answers_without_a_key_come_back_equal() {
     bench.pass(MINUTES).await;
     bench.sync().await;
     bench.assert_right("acme").await;
+    let gone = bench.control.dump("acme", "postings").unwrap()[1]["id"].as_str().unwrap().to_owned();
+    let answered = bench.control.dump("acme", "eeo_responses_pii").unwrap();
+    let person = answered[0]["opportunityId"].as_str().unwrap();
+    assert!(bench.control.delete_posting("acme", &gone) && bench.control.delete_opportunity("acme", person));
+    bench.pass(MINUTES).await;
+    let report = bench.sync().await;
+    bench.assert_right("acme").await;
+    assert!(of(&report, "posting_forms").deleted == 1 && of(&report, "eeo_responses").deleted >= 1, "{}", report.table());
+    // What changes without its parent has its turn.
+    let posting = bench.control.dump("acme", "postings").unwrap()[2]["id"].as_str().unwrap().to_owned();
+    assert!(bench.control.edit_posting_child("acme", "posting_users", &posting, None));
+    for _ in 0..3 {
+        bench.pass(DAY).await;
+        bench.sync().await;
+    }
+    bench.assert_right("acme").await;
+    bench.pass(MINUTES).await;
     let files = bench.file_times();
     bench.pass(MINUTES).await;
     bench.sync().await;
