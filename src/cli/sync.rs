@@ -11,14 +11,28 @@ use crate::report::{ExitCode, Progress, Report};
 use crate::state::Window;
 use crate::sync::{self, World};
 
+/// Which part of the work.
 #[derive(Debug, clap::Args)]
-pub(super) struct Sync {
+struct Which {
     /// Only this tenant; may be repeated
     #[arg(long, value_name = "TENANT")]
     tenant: Vec<Tenant>,
     /// Only this resource; may be repeated
     #[arg(long, value_name = "RESOURCE")]
     resource: Vec<ResourceName>,
+}
+
+impl Which {
+    fn known(&self, world: &World) -> Result<(), CliError> {
+        let unknown = self.resource.iter().find(|name| world.config.provider.resource(name.as_str()).is_none());
+        unknown.map_or(Ok(()), |name| Err(no_resource(&world.config, name)))
+    }
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Sync {
+    #[command(flatten)]
+    which: Which,
     /// Load everything anew
     #[arg(long)]
     full: bool,
@@ -47,12 +61,8 @@ pub(super) struct Sync {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Plan {
-    /// Only this tenant; may be repeated
-    #[arg(long, value_name = "TENANT")]
-    tenant: Vec<Tenant>,
-    /// Only this resource; may be repeated
-    #[arg(long, value_name = "RESOURCE")]
-    resource: Vec<ResourceName>,
+    #[command(flatten)]
+    which: Which,
     /// As if everything were loaded anew
     #[arg(long)]
     full: bool,
@@ -63,13 +73,13 @@ pub(super) struct Plan {
 
 /// Says what a sync would read and what that costs.
 pub(super) async fn plan(world: &World, args: Plan) -> Result<ExitCode, CliError> {
-    for name in &args.resource {
-        if world.config.provider.resource(name.as_str()).is_none() {
-            return Err(no_resource(&world.config, name));
-        }
-    }
-    let options =
-        sync::Options { tenants: args.tenant, resources: args.resource, full: args.full, ..sync::Options::default() };
+    args.which.known(world)?;
+    let options = sync::Options {
+        tenants: args.which.tenant,
+        resources: args.which.resource,
+        full: args.full,
+        ..sync::Options::default()
+    };
     let all = sync::forecast(world, &options).await?;
     if all.is_empty() {
         note("no tenant is connected yet\nhint: `hirelake connect TENANT` connects one");
@@ -81,11 +91,7 @@ pub(super) async fn plan(world: &World, args: Plan) -> Result<ExitCode, CliError
 }
 
 pub(super) async fn sync(world: World, args: Sync) -> Result<ExitCode, CliError> {
-    for name in &args.resource {
-        if world.config.provider.resource(name.as_str()).is_none() {
-            return Err(no_resource(&world.config, name));
-        }
-    }
+    args.which.known(&world)?;
     let backfill = args.from.map(|from| Window::new(Some(from), args.to.unwrap_or_else(|| world.clock.now())));
     if backfill.is_some_and(|w| w.is_empty()) {
         return Err(CliError::Usage {
@@ -94,8 +100,8 @@ pub(super) async fn sync(world: World, args: Sync) -> Result<ExitCode, CliError>
         });
     }
     let options = sync::Options {
-        tenants: args.tenant,
-        resources: args.resource,
+        tenants: args.which.tenant,
+        resources: args.which.resource,
         full: args.full,
         backfill,
         deadline: args.deadline,

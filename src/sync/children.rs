@@ -13,12 +13,11 @@ use tokio::task::JoinSet;
 
 use super::contents;
 use super::group::{figures, keep_rejected, note};
-use super::ledger::{Due, Ledger, Reads, Terms, Turn, Turns, Why, due};
+use super::ledger::{Due, Ledger, Reads, Terms, Turn, Turns, Why, due, turns_of};
 use super::{Done, SyncError, TenantRun, drift_counts, fail};
 use crate::auth::AuthError;
 use crate::catalog::{Mode, PartitionValue, Resource, Skip, Table};
 use crate::clock::Timestamp;
-use crate::config::Reconcile;
 use crate::extract::{Decoded, ExtractError, Pager};
 use crate::http::Priority;
 use crate::load::{self, Lake, LoadError, Merged, Runs, Spill, Suppress, Ticket};
@@ -165,11 +164,7 @@ impl Children {
             carrier: &carrier,
             table: &carrier_table,
             skip: skip.as_ref(),
-            // A document does not change under its id: it is downloaded once.
-            reconcile: match self.resource.content {
-                Some(_) => Reconcile { nights: 0, active_nights: 0 },
-                None => run.config().tenant(&run.tenant).reconcile,
-            },
+            reconcile: turns_of(run.config(), &run.tenant, &self.resource),
             last: last.as_ref(),
             now,
             overlap: run.config().overlap,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::ledger::{Ledger, Reads, Terms, Why, due};
+use super::ledger::{Ledger, Reads, Terms, Why, due, turns_of};
 use super::{DATE_STEP, SyncError, World, lake_of, scratch, word};
 use crate::auth::Grant;
 use crate::catalog::{ByDefault, Mode, Paging, Resource, scopes};
@@ -196,10 +196,7 @@ async fn children(
         carrier,
         table: &table,
         skip: skip.as_ref(),
-        reconcile: match resource.content {
-            Some(_) => crate::config::Reconcile { nights: 0, active_nights: 0 },
-            None => world.config.tenant(tenant).reconcile,
-        },
+        reconcile: turns_of(&world.config, tenant, resource),
         last: read.as_ref(),
         now: world.clock.now(),
         overlap: world.config.overlap,

@@ -17,7 +17,7 @@ use crate::catalog::{
     Column, ColumnType, Granularity, Partition, PartitionValue, Resource, SYNCED_AT, Skip, SkipIf, Table,
 };
 use crate::clock::Timestamp;
-use crate::config::{ConfigError, Reconcile};
+use crate::config::{Config, ConfigError, Reconcile};
 use crate::load::{self, Lake};
 use crate::names::{ResourceName, Tenant};
 use crate::state::{ParentsRead, Window};
@@ -172,6 +172,14 @@ pub(super) struct Terms<'a> {
     pub(super) overlap: Duration,
     /// Only parents that changed in this window, whenever they were read.
     pub(super) backfill: Option<Window>,
+}
+
+/// How often a resource's parents have their turn. A document does not change under its id: it is downloaded once.
+pub(super) fn turns_of(config: &Config, tenant: &Tenant, resource: &Resource) -> Reconcile {
+    match resource.content {
+        Some(_) => Reconcile { nights: 0, active_nights: 0 },
+        None => config.tenant(tenant).reconcile,
+    }
 }
 
 /// A parent that did not change since its children were read.

@@ -1,7 +1,8 @@
 //! The whole job on one page: auth → plan → extract → transform → load → commit → report.
 //!
 //! Tenants run side by side, each under its lease; inside a tenant all resources run side by side behind one gate, then the
-//! feeds of deletions, then the deletions themselves. Data is always durable before the commit that speaks of it.
+//! feeds of deletions, then the deletions themselves, then children of parents that changed. Data is always durable before the
+//! commit that speaks of it.
 
 mod children;
 pub mod contents;
@@ -767,11 +768,12 @@ impl TenantRun {
         if last.is_some_and(|l| chosen.extract.iter().all(|c| l.body.along.contains(&c.name))) {
             return Ok((chosen, Vec::new()));
         }
-        let allowed = async |expands: &[String]| match extract::peek(&self.session, &resource, expands, self.bound).await {
-            Ok(()) => Ok(true),
-            Err(ExtractError::Forbidden { .. }) => Ok(false),
-            Err(e) => Err(e),
-        };
+        let allowed =
+            async |expands: &[String]| match extract::peek(&self.session, &resource, expands, self.bound).await {
+                Ok(()) => Ok(true),
+                Err(ExtractError::Forbidden { .. }) => Ok(false),
+                Err(e) => Err(e),
+            };
         // What else goes wrong is met again, and told, by the listing itself.
         if !matches!(allowed(&chosen.expands).await, Ok(false)) || !matches!(allowed(&[]).await, Ok(true)) {
             return Ok((chosen, Vec::new()));

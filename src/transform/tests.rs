@@ -11,16 +11,7 @@ use super::*;
 use crate::catalog;
 
 fn column(name: &str, ty: ColumnType) -> Column {
-    Column {
-        name: name.into(),
-        source: name.into(),
-        ty,
-        sensitive: false,
-        volatile: false,
-        from_parent: None,
-        also: Vec::new(),
-        about: String::new(),
-    }
+    Column::plain(name, ty)
 }
 
 /// A resource with a column of every type.

@@ -155,7 +155,11 @@ async fn children_of_postings_and_answers_without_a_key_come_back_equal() {
     bench.pass(MINUTES).await;
     let report = bench.sync().await;
     bench.assert_right("acme").await;
-    assert!(of(&report, "posting_forms").deleted == 1 && of(&report, "eeo_responses").deleted >= 1, "{}", report.table());
+    assert!(
+        of(&report, "posting_forms").deleted == 1 && of(&report, "eeo_responses").deleted >= 1,
+        "{}",
+        report.table()
+    );
     // What changes without its parent has its turn.
     let posting = bench.control.dump("acme", "postings").unwrap()[2]["id"].as_str().unwrap().to_owned();
     assert!(bench.control.edit_posting_child("acme", "posting_users", &posting, None));

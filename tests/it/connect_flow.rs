@@ -547,7 +547,8 @@ async fn an_api_key_syncs_end_to_end_without_a_token() {
 #[tokio::test(start_paused = true)]
 async fn an_api_key_that_may_not_read_an_expand_reads_the_rest() {
     let bench = bench().await;
-    let without = "opportunities:read:admin applications:read:admin users:read:admin postings:read:admin stages:read:admin";
+    let without =
+        "opportunities:read:admin applications:read:admin users:read:admin postings:read:admin stages:read:admin";
     bench.control.restrict_api_key("acme", without);
     let key = bench.control.api_key("acme").unwrap();
     seed(&bench, &key, CredentialKind::ApiKey, false).await.unwrap();
