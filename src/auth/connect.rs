@@ -388,6 +388,7 @@ impl Auth {
         force: bool,
     ) -> Result<Connected, AuthError> {
         let code = Self::answered(tenant, invitation, callback)?;
+        self.may_replace(tenant, force).await?;
         let app = self.config.app(tenant)?.clone();
         let secret = app.client_secret.fetch(&format!("the client secret of app {}", app.name))?;
         let mut form = vec![
@@ -492,6 +493,22 @@ impl Auth {
         self.config.needed_scopes(tenant).into_iter().filter(lacks).collect()
     }
 
+    /// Whether a new credential may take the place of the stored one: not before that one opens, unless by `force`. An entry
+    /// that opens with no key, because it was damaged, is no hindrance: connecting anew is what cures it.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthError::Shut`] under a key that did not seal what is stored.
+    pub async fn may_replace(&self, tenant: &Tenant, force: bool) -> Result<(), AuthError> {
+        let Some(last) = self.state.grants(tenant).last::<Grant>().await? else { return Ok(()) };
+        match last.body.tokens(&self.vault, tenant) {
+            Err(source @ VaultError::WrongKey { .. }) if !force => {
+                Err(AuthError::Shut { tenant: tenant.clone(), source })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Redeems a refresh token that was had elsewhere, and stores what it brings; whatever goes wrong, the grant that is
     /// stored stays the newest. A seed that was given before is used up: trying it again would take its family, and perhaps
     /// the stored grant with it, so that one is opened instead.
@@ -506,6 +523,7 @@ impl Auth {
         seed: Secret,
         force: bool,
     ) -> Result<Connected, AuthError> {
+        self.may_replace(tenant, force).await?;
         let app = self.config.app(tenant)?.clone();
         let former = self.state.grants(tenant).last::<Grant>().await?;
         let print = grant::print(&seed);
@@ -629,6 +647,7 @@ impl Auth {
         key: Secret,
         force: bool,
     ) -> Result<Connected, AuthError> {
+        self.may_replace(tenant, force).await?;
         let tokens = Tokens { access: key, refresh: None };
         let listing = self.config.resources(tenant).into_iter().find(|r| r.mode == Mode::Full);
         if let Some(resource) = listing {

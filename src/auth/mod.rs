@@ -151,6 +151,17 @@ pub enum AuthError {
         /// Why.
         source: VaultError,
     },
+    /// The stored grant does not open with the keys at hand, so nothing is put in its place: what is sealed with a key that
+    /// came here by mistake is lost with it.
+    #[error(
+        "the stored grant of tenant {tenant} does not open, so it was not replaced: {source}; where that key is lost for good, --force replaces the grant"
+    )]
+    Shut {
+        /// The tenant.
+        tenant: Tenant,
+        /// Why.
+        source: VaultError,
+    },
     /// A request failed.
     #[error(transparent)]
     Http(#[from] HttpError),

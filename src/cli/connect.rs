@@ -42,7 +42,7 @@ pub(super) struct Connect {
     /// Try a grant that was marked dead once more, without a new consent
     #[arg(long, conflicts_with_all = ["no_browser", "paste", "refresh_token_file", "api_key_file", "force"])]
     retry: bool,
-    /// Replace the grant even when the consent is for another account
+    /// Replace the grant even when the consent is for another account, or when the stored one is sealed with a lost vault key
     #[arg(long)]
     force: bool,
 }
@@ -109,6 +109,10 @@ pub(super) async fn connect(world: &World, args: Connect) -> Result<ExitCode, Cl
     let seed = |path: &PathBuf, what: &str| -> Result<Secret, CliError> {
         Ok(config::SecretSource::File(path.clone()).fetch(what)?)
     };
+    // Before anybody is asked for a consent, or a seed is used up.
+    if !args.retry {
+        auth.may_replace(tenant, args.force).await?;
+    }
     let release = async |lease: Arc<Lease>| {
         auth.settled(tenant).await;
         match Arc::into_inner(lease) {

@@ -97,7 +97,7 @@ impl From<&AuthError> for Failure {
                 Refused::WrongAccount => Self::WrongAccount,
                 Refused::AccountTaken => Self::AccountTaken,
             },
-            AuthError::Config(_) => Self::Setup,
+            AuthError::Config(_) | AuthError::Shut { .. } => Self::Setup,
             AuthError::State(StateError::Busy { .. }) => Self::Busy,
             _ => Self::Internal,
         }

@@ -64,6 +64,7 @@ pub(super) fn auth(error: &AuthError) -> ExitCode {
         AuthError::AppSuspected { .. }
         | AuthError::OtherApp { .. }
         | AuthError::Vault { .. }
+        | AuthError::Shut { .. }
         | AuthError::Config(_) => ExitCode::Configuration,
         AuthError::Http(e) => unanswered(&e.cause),
         AuthError::State(e) => state(e),
