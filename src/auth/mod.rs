@@ -12,6 +12,7 @@ mod account;
 pub mod connect;
 pub mod disconnect;
 mod grant;
+pub mod known;
 pub mod probe;
 pub mod rotate;
 mod spool;
@@ -207,6 +208,8 @@ pub struct Auth {
     successor: StdMutex<Option<Secret>>,
     /// Requests that the run may make.
     allowance: Option<Arc<Allowance>>,
+    /// What the lake holds of the tenant that is to be connected, where somebody looked.
+    known: Option<known::Known>,
 }
 
 /// How an app's refreshes were answered in this run.
@@ -277,6 +280,7 @@ impl Auth {
             flights: StdMutex::default(),
             successor: StdMutex::default(),
             allowance: None,
+            known: None,
         })
     }
 

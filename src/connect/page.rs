@@ -90,7 +90,7 @@ impl From<&AuthError> for Failure {
                 Refused::StateMismatch => Self::StateMismatch,
                 Refused::NoCode | Refused::Request => Self::Request,
                 Refused::CodeRefused | Refused::SeedRefused => Self::CodeRefused,
-                Refused::Client | Refused::Callback => Self::Setup,
+                Refused::Client | Refused::Callback | Refused::OtherKind | Refused::AccountUnknown => Self::Setup,
                 Refused::Unavailable | Refused::NobodyCame => Self::Unavailable,
                 Refused::Audience => Self::Audience,
                 Refused::NoRefreshToken => Self::NoRefreshToken,

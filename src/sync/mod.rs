@@ -20,6 +20,7 @@ use futures::StreamExt as _;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::auth::known::{Known, is_unique};
 use crate::auth::{Auth, AuthError, Grant, Session, Standing};
 use crate::catalog::{ByDefault, Mode, Resource};
 use crate::clock::{Clock, Timestamp};
@@ -457,6 +458,35 @@ impl TenantJob {
         report.refused = pace.refused;
         outcome
     }
+}
+
+/// Look-ups by which a new credential's account is told from another: the first that both sides know decides.
+const COMPARED: usize = 3;
+
+/// What the lake holds of a tenant by which a new credential can be compared with it, without a request and without a lease:
+/// complete look-ups, their ids being the account's own. A table that cannot be read is left out.
+pub async fn known(world: &World, tenant: &Tenant) -> Known {
+    let lake = lake_of(world, tenant, &world.config.scratch);
+    let mut known = Known::default();
+    for resource in world.config.provider.resources.iter().filter(|r| r.mode == Mode::Full && r.key.len() == 1) {
+        // A key that is made from the content is no id, and a listing with bounds is not complete.
+        if known.listings.len() == COMPARED || resource.content_key.is_some() || resource.span.is_some() {
+            continue;
+        }
+        let Ok(table) = world.config.table(resource) else { continue };
+        match load::living_keys(&lake, &table).await {
+            Ok(ids) => {
+                let ids: BTreeSet<String> = ids.into_iter().filter(|id| is_unique(id)).collect();
+                if !ids.is_empty() {
+                    known.listings.push((resource.clone(), ids));
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%tenant, resource = %resource.name, %error, "its rows cannot be read, so nothing is compared with them");
+            }
+        }
+    }
+    known
 }
 
 fn lake_of(world: &World, tenant: &Tenant, scratch: &std::path::Path) -> Lake {
