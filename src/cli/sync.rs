@@ -8,7 +8,7 @@ use super::{CliError, failure, moment, no_resource, note, print, span};
 use crate::clock::Timestamp;
 use crate::names::{ResourceName, Tenant};
 use crate::report::{ExitCode, Progress, Report};
-use crate::state::Window;
+use crate::state::{State, Window};
 use crate::sync::{self, World};
 
 #[derive(Debug, clap::Args)]
@@ -86,6 +86,7 @@ pub(super) async fn sync(world: World, args: Sync) -> Result<ExitCode, CliError>
             return Err(no_resource(&world.config, name));
         }
     }
+    super::known(&world.config, &State::new(world.state.clone(), world.clock), &args.tenant).await?;
     let backfill = args.from.map(|from| Window::new(Some(from), args.to.unwrap_or_else(|| world.clock.now())));
     if backfill.is_some_and(|w| w.is_empty()) {
         return Err(CliError::Usage {
