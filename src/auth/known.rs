@@ -141,6 +141,7 @@ impl Auth {
             credential: Some(credential),
             hosts: &endpoints.hosts,
             priority: Priority(0),
+            elsewhere: false,
         };
         let answer = self.client.send(gate, &Budget::PEEK, &call, Judged::Take).await;
         let answer = answer.ok().filter(|a| http::meaning(a.status) == Meaning::Fine);

@@ -108,9 +108,10 @@ async fn a_healthy_world_is_told_so_in_few_requests() {
     insta::assert_snapshot!(plain(&checkup.table(), bench.dir.path()), @"
          check      of                                   found
      ok  config     DIR/hirelake.toml        1 app, 0 tenants named
-     ok  catalogue  lever                                34 resources, 366 columns
+     ok  catalogue  lever                                37 resources, 392 columns
      ok  lake       DIR/lake                 create, no second create, one winner of a race, replace, replace the version read, read back, list, remove
      ok  state      DIR/state                create, no second create, one winner of a race, replace, replace the version read, read back, list, remove
+     ok  scratch    /tmp                                 there, create, write, remove
      ok  app        main                                 sandbox: http://127.0.0.1:PORT/v1, tokens from 127.0.0.1, 16 scopes, 1 callback
      ok  client     main                                 http://127.0.0.1:PORT/oauth/token knows the client and takes its secret
      ok  consent    main http://127.0.0.1:PORT/callback  the consent page takes client and callback; audience and scopes show only when a customer signs in
@@ -136,7 +137,7 @@ async fn a_healthy_world_is_told_so_in_few_requests() {
      ok  resource   acme/webhooks                        answers
      ok  clock      acme                                 this machine's clock agrees with the provider's
 
-    28 ok, 0 warnings, 0 failed, 0 skipped
+    29 ok, 0 warnings, 0 failed, 0 skipped
     ");
     let asked: u64 = bench.control.stats().requests.values().sum();
     assert_eq!(asked, 19, "one for each resource with a path of its own, one of the token endpoint, one of the page");
@@ -738,7 +739,7 @@ async fn the_json_has_one_shape_and_no_secret() {
       "name": "catalogue",
       "outcome": "ok",
       "target": "lever",
-      "what": "34 resources, 366 columns"
+      "what": "37 resources, 392 columns"
     }
     {
       "code": "provider",

@@ -494,7 +494,7 @@ async fn a_table_whose_scope_a_new_consent_left_out_is_told() {
     assert_eq!(status::verdict(&troubles), ExitCode::Partial);
     let said: Vec<_> = troubles.iter().map(|t| format!("{}\nhint: {}", t.what, t.hint)).collect();
     assert_snapshot!(said.join("\n"), @"
-    tables are no longer read and fall behind: applications, users
+    tables are no longer read and fall behind: applications, applications_deleted, posting_users, users
     hint: the newest consent left out applications:read:admin users:read:admin: have the customer connect again (`hirelake connect acme`) with all scopes registered for the app, or leave these resources out
     ");
     assert_eq!(all[&tenant("acme")].reconnect.as_deref(), Some("hirelake connect acme"));
