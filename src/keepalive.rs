@@ -28,6 +28,9 @@ const LOOKS_AT_ONCE: usize = 32;
 /// Each that is asked in it costs minutes of patience, and may come out of it in doubt.
 const OUTAGE: u32 = 5;
 
+/// Tenants named in one sentence.
+const NAMED: usize = 5;
+
 /// What a run is asked for.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
@@ -56,6 +59,8 @@ pub enum Fate {
     },
     /// The provider ended it, now or before.
     Dead(Failure),
+    /// It is sealed with a vault key that is not at hand, due or not: nobody could keep it alive when its day comes.
+    Shut(Failure),
     /// It could not be kept alive now.
     Failed(Failure),
     /// The run was stopped before its turn.
@@ -240,6 +245,11 @@ impl Work {
             Ok(None) => return Due::Not(absent()),
             Err(e) => return Due::Not(failed(&e.into())),
         };
+        if !matches!(grant.standing, Standing::Dead { .. })
+            && let Some(Err(error)) = grant.sealed.as_ref().map(|s| self.auth.vault().has_key_of(s))
+        {
+            return Due::Not(Fate::Shut(Failure::new(None, ExitCode::Configuration, &error)));
+        }
         let Some(deadline) = grant.idle_deadline(&self.world.config.provider.oauth) else {
             return Due::Not(match &grant.standing {
                 Standing::Dead { since, why } => {
@@ -316,19 +326,26 @@ fn fate(error: &SyncError) -> Fate {
     }
 }
 
-/// Only those that were to be asked for count. Where all that failed failed alike, that is the code; dead grants alone are
+/// Only those that were to be asked for count, and those that nobody can open. Where all that failed failed alike, that is the code; dead grants alone are
 /// always 4, however many others were kept: waiting mends nothing there.
 fn verdict<'a>(fates: impl Iterator<Item = &'a Fate>) -> ExitCode {
-    let (mut codes, mut fine) = (Vec::new(), 0);
+    let (mut codes, mut fine, mut shut, mut open) = (Vec::new(), 0, 0, 0);
     for fate in fates {
         match fate {
             Fate::Refreshed => fine += 1,
+            Fate::Shut(failure) => {
+                codes.push(failure.code);
+                shut += 1;
+            }
+            Fate::NotDue | Fate::ApiKey => open += 1,
             Fate::Dead(_) => codes.push(ExitCode::Reconnect),
             Fate::Failed(failure) => codes.push(failure.code),
             Fate::Stopped => codes.push(ExitCode::Stopped),
-            Fate::NotDue | Fate::ApiKey | Fate::NotConnected | Fate::Busy { .. } => {}
+            Fate::NotConnected | Fate::Busy { .. } => {}
         }
     }
+    // Of a key that is wrong for all, those that were not due are witnesses too.
+    fine += if shut > 0 { open } else { 0 };
     codes.sort_unstable();
     codes.dedup();
     match (codes.as_slice(), fine) {
@@ -361,7 +378,7 @@ impl Outcome {
             stopped: count(&Fate::Stopped),
             busy: self.those(|k| matches!(k.fate, Fate::Busy { .. })),
             dead: self.those(|k| matches!(k.fate, Fate::Dead(_))),
-            failed: self.those(|k| matches!(k.fate, Fate::Failed(_))),
+            failed: self.those(|k| matches!(k.fate, Fate::Failed(_) | Fate::Shut(_))),
             ending: self.those(|k| k.ends.is_some()),
         };
         serde_json::to_string(&summary).unwrap_or_default()
@@ -371,12 +388,15 @@ impl Outcome {
     #[must_use]
     pub fn lines(&self, world: &World) -> Vec<String> {
         let mut all = Vec::new();
+        let mut shut: BTreeMap<String, Vec<&str>> = BTreeMap::new();
         for (tenant, kept) in &self.tenants {
             match &kept.fate {
                 Fate::Refreshed => all.push(format!("{tenant}: refreshed")),
                 Fate::Busy { what } => all.push(format!("note: {what}, and keeps it alive")),
                 Fate::Dead(failure) | Fate::Failed(failure) => all.push(format!("error: {tenant}: {failure}")),
                 Fate::Stopped => all.push(format!("note: {tenant}: left for the next run")),
+                // A wrong key is one mistake, however many grants it leaves shut.
+                Fate::Shut(failure) => shut.entry(failure.to_string()).or_default().push(tenant.as_str()),
                 Fate::NotDue | Fate::ApiKey | Fate::NotConnected => {}
             }
             if let Some(ends) = kept.ends {
@@ -386,6 +406,11 @@ impl Outcome {
                     status::reconnect(world, tenant)
                 ));
             }
+        }
+        for (failure, tenants) in shut {
+            let more = if tenants.len() > NAMED { ", …" } else { "" };
+            let names = tenants[..tenants.len().min(NAMED)].join(", ");
+            all.push(format!("error: the grants of {} tenants ({names}{more}) do not open: {failure}", tenants.len()));
         }
         all
     }
@@ -408,6 +433,10 @@ mod tests {
         assert_eq!(verdict(&[away(), Fate::Refreshed]), 3);
         assert_eq!(verdict(&[away(), dead()]), 3);
         assert_eq!(verdict(&[Fate::Stopped, Fate::Refreshed]), 6);
+        let shut = || Fate::Shut(failure(ExitCode::Configuration));
+        assert_eq!(verdict(&[shut(), shut(), Fate::NotConnected]), 2);
+        assert_eq!(verdict(&[shut(), Fate::NotDue]), 3);
+        assert_eq!(verdict(&[shut(), dead()]), 3);
         assert_eq!(verdict(&[Fate::Failed(failure(ExitCode::Bug)), dead()]), 1);
     }
 }

@@ -3,7 +3,7 @@
 //! A tenant whose state cannot be read is shown with its error and hides no other. [`troubles`] is the same for monitors:
 //! what needs somebody, and the exit code that says whom.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -104,6 +104,9 @@ pub struct TableStatus {
     /// Of children: when that parent was read whose read is the longest ago, as the last run left it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stalest: Option<Timestamp>,
+    /// The scope that a later consent left out: the table is no longer read, and falls behind.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lacks: Option<String>,
 }
 
 /// Something that needs somebody.
@@ -150,7 +153,8 @@ async fn one(world: &World, state: &State, tenant: &Tenant) -> TenantStatus {
         let error = SyncError::from(error);
         status.unreadable = Some(Failure::new(None, code(&error), &error));
     }
-    if status.unreadable.is_none() && needs_consent(world, tenant, status.grant.as_ref()) {
+    let behind = status.tables.values().any(|t| t.lacks.is_some());
+    if status.unreadable.is_none() && (behind || needs_consent(world, tenant, status.grant.as_ref())) {
         status.reconnect = Some(reconnect(world, tenant));
     }
     status
@@ -189,10 +193,20 @@ async fn fill(world: &World, state: &State, tenant: &Tenant, to: &mut TenantStat
             },
             parents_left: commit.parents.as_ref().map(|p| p.left),
             stalest: commit.parents.as_ref().and_then(|p| p.stalest),
+            lacks: lacks(world, tenant, to.grant.as_ref(), &resource),
         };
         to.tables.insert(resource, status);
     }
     Ok(())
+}
+
+/// The scope for want of which an enabled table is not read any more, as far as it is known what was granted.
+fn lacks(world: &World, tenant: &Tenant, grant: Option<&GrantStatus>, table: &ResourceName) -> Option<String> {
+    let granted = &grant.filter(|g| g.health != "disconnected" && !g.scopes.is_empty())?.scopes;
+    let provider = &world.config.provider;
+    let enabled = world.config.tenant(tenant).resources.contains(table);
+    let resource = provider.resource(table.as_str()).filter(|_| enabled)?;
+    scopes::lacking(provider, resource, |scope| scopes::opens(granted, scope)).map(str::to_owned)
 }
 
 fn grant(world: &World, tenant: &Tenant, g: Grant) -> GrantStatus {
@@ -246,7 +260,7 @@ pub fn readable(all: &BTreeMap<Tenant, TenantStatus>) -> ExitCode {
 ///
 /// A customer must connect again when the grant is dead, past a deadline, or was never given. Somebody of ours should look when
 /// a grant is uncertain, could not be refreshed, is 14 days from its idle or 35 days from its hard deadline, or lacks a scope
-/// of a resource that the configuration names; when the newest run failed; when there was none within a day of connecting.
+/// of a resource that the configuration names, or of a table that was read before; when the newest run failed; when there was none within a day of connecting.
 /// A tenant that was disconnected needs nobody.
 #[must_use]
 pub fn troubles(world: &World, all: &BTreeMap<Tenant, TenantStatus>, max_lag: Option<Duration>) -> Vec<Trouble> {
@@ -325,6 +339,21 @@ fn judge(
             format!("these scopes are needed and were not granted: {}", g.missing_scopes.join(" ")),
             format!(
                 "register them for the app and connect again (`{}`), or leave their resources out",
+                reconnect(world, tenant)
+            ),
+        );
+    }
+    let left: Vec<(&str, &str)> =
+        t.tables.iter().filter_map(|(name, table)| Some((name.as_str(), table.lacks.as_deref()?))).collect();
+    if !left.is_empty() {
+        let names: Vec<&str> = left.iter().map(|(name, _)| *name).collect();
+        let lost: BTreeSet<&str> = left.iter().map(|(_, scope)| *scope).collect();
+        say(
+            ExitCode::Partial,
+            format!("tables are no longer read and fall behind: {}", names.join(", ")),
+            format!(
+                "the newest consent left out {}: have the customer connect again (`{}`) with all scopes registered for the app, or leave these resources out",
+                lost.into_iter().collect::<Vec<_>>().join(" "),
                 reconnect(world, tenant)
             ),
         );
@@ -516,10 +545,11 @@ pub fn full(world: &World, tenant: &Tenant, t: &TenantStatus) -> String {
     line("or by this link", t.link.clone().unwrap_or_default());
     for (name, table) in &t.tables {
         let cursor = table.cursor.map(|c| format!(", as of {}", seen_from(now, c))).unwrap_or_default();
-        let whole = match table.parents_left {
-            Some(0) | None if table.complete => String::new(),
-            Some(left) => format!(", {} left for the next run", many(left, "parent")),
-            None => ", first load under way".to_owned(),
+        let whole = match (&table.lacks, table.parents_left) {
+            (Some(scope), _) => format!(", no longer read: {scope} is not granted"),
+            (None, _) if table.complete => String::new(),
+            (None, Some(left)) => format!(", {} left for the next run", many(left, "parent")),
+            (None, None) => ", first load under way".to_owned(),
         };
         let oldest = table.stalest.map(|t| format!(", none older than {}", seen_from(now, t))).unwrap_or_default();
         line(

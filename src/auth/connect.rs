@@ -80,6 +80,10 @@ pub enum Refused {
     WrongAccount,
     /// Another tenant holds the account.
     AccountTaken,
+    /// The lake holds rows, and whether the credential is of the same account cannot be told.
+    AccountUnknown,
+    /// An API key would take the place of a consent.
+    OtherKind,
     /// A refresh token from elsewhere does not work.
     SeedRefused,
     /// There is no callback that can be used here.
@@ -160,7 +164,12 @@ impl Callback {
 }
 
 impl Auth {
-    fn connect_error(tenant: &Tenant, kind: Refused, why: impl Into<String>, hint: impl Into<String>) -> AuthError {
+    pub(super) fn connect_error(
+        tenant: &Tenant,
+        kind: Refused,
+        why: impl Into<String>,
+        hint: impl Into<String>,
+    ) -> AuthError {
         AuthError::Connect { tenant: tenant.clone(), kind, why: why.into(), hint: hint.into() }
     }
 
@@ -388,6 +397,7 @@ impl Auth {
         force: bool,
     ) -> Result<Connected, AuthError> {
         let code = Self::answered(tenant, invitation, callback)?;
+        self.may_replace(tenant, CredentialKind::OAuth, force).await?;
         let app = self.config.app(tenant)?.clone();
         let secret = app.client_secret.fetch(&format!("the client secret of app {}", app.name))?;
         let mut form = vec![
@@ -492,6 +502,34 @@ impl Auth {
         self.config.needed_scopes(tenant).into_iter().filter(lacks).collect()
     }
 
+    /// Whether a new credential may take the place of the stored one, unless by `force`: not before that one opens, and an
+    /// API key not in the place of a consent, which says more and whose refresh token would be lost. An entry that opens with
+    /// no key, because it was damaged, is no hindrance: connecting anew is what cures it.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthError::Shut`] under a key that did not seal what is stored; [`Refused::OtherKind`].
+    pub async fn may_replace(&self, tenant: &Tenant, kind: CredentialKind, force: bool) -> Result<(), AuthError> {
+        let Some(last) = self.state.grants(tenant).last::<Grant>().await?.filter(|_| !force) else { return Ok(()) };
+        let grant = last.body;
+        if let Err(source @ VaultError::WrongKey { .. }) = grant.tokens(&self.vault, tenant) {
+            return Err(AuthError::Shut { tenant: tenant.clone(), source });
+        }
+        if (grant.kind, kind) == (CredentialKind::OAuth, CredentialKind::ApiKey)
+            && grant.standing != Standing::Disconnected
+        {
+            return Err(Self::connect_error(
+                tenant,
+                Refused::OtherKind,
+                "it is connected by a consent, and an API key would take its place",
+                format!(
+                    "an API key does not say of which account it is: make sure that it is of the same one, then use --force; or `hirelake disconnect {tenant}` first, which revokes the consent"
+                ),
+            ));
+        }
+        Ok(())
+    }
+
     /// Redeems a refresh token that was had elsewhere, and stores what it brings; whatever goes wrong, the grant that is
     /// stored stays the newest. A seed that was given before is used up: trying it again would take its family, and perhaps
     /// the stored grant with it, so that one is opened instead.
@@ -506,6 +544,7 @@ impl Auth {
         seed: Secret,
         force: bool,
     ) -> Result<Connected, AuthError> {
+        self.may_replace(tenant, CredentialKind::OAuth, force).await?;
         let app = self.config.app(tenant)?.clone();
         let former = self.state.grants(tenant).last::<Grant>().await?;
         let print = grant::print(&seed);
@@ -629,6 +668,7 @@ impl Auth {
         key: Secret,
         force: bool,
     ) -> Result<Connected, AuthError> {
+        self.may_replace(tenant, CredentialKind::ApiKey, force).await?;
         let tokens = Tokens { access: key, refresh: None };
         let listing = self.config.resources(tenant).into_iter().find(|r| r.mode == Mode::Full);
         if let Some(resource) = listing {
@@ -700,6 +740,10 @@ impl Auth {
             && !force
         {
             return Err(Self::other_account(tenant));
+        }
+        if last.as_ref().and_then(|l| l.body.account.as_ref()).is_none() || account.is_none() {
+            self.compare(tenant, last.as_ref().map(|l| &l.body), kind, tokens, force).await?;
+            lease.ensure().await?;
         }
         // Claimed first: a crash in between leaves an account that this tenant can still connect.
         if let (Some(app), Some(account)) = (app, &account) {

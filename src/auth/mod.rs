@@ -12,6 +12,7 @@ mod account;
 pub mod connect;
 pub mod disconnect;
 mod grant;
+pub mod known;
 pub mod probe;
 pub mod rotate;
 mod spool;
@@ -151,6 +152,17 @@ pub enum AuthError {
         /// Why.
         source: VaultError,
     },
+    /// The stored grant does not open with the keys at hand, so nothing is put in its place: what is sealed with a key that
+    /// came here by mistake is lost with it.
+    #[error(
+        "the stored grant of tenant {tenant} does not open, so it was not replaced: {source}; where that key is lost for good, --force replaces the grant"
+    )]
+    Shut {
+        /// The tenant.
+        tenant: Tenant,
+        /// Why.
+        source: VaultError,
+    },
     /// A request failed.
     #[error(transparent)]
     Http(#[from] HttpError),
@@ -196,6 +208,8 @@ pub struct Auth {
     successor: StdMutex<Option<Secret>>,
     /// Requests that the run may make.
     allowance: Option<Arc<Allowance>>,
+    /// What the lake holds of the tenant that is to be connected, where somebody looked.
+    known: Option<known::Known>,
 }
 
 /// How an app's refreshes were answered in this run.
@@ -266,6 +280,7 @@ impl Auth {
             flights: StdMutex::default(),
             successor: StdMutex::default(),
             allowance: None,
+            known: None,
         })
     }
 

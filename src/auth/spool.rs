@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::grant::Grant;
-use crate::config::Config;
+use crate::config::{Config, private_folder};
 use crate::names::Tenant;
 use crate::state::State;
 
@@ -184,6 +184,7 @@ fn anew(path: &Path, text: &[u8]) -> io::Result<File> {
         return Err(io::Error::other("something that is not ours is in its place"));
     }
     let folder = path.parent().unwrap_or(Path::new("."));
+    private_folder(folder)?;
     let mut file = tempfile::Builder::new().prefix("hirelake-unsaved.").tempfile_in(folder)?;
     file.write_all(text)?;
     file.as_file().sync_all()?;
@@ -223,6 +224,18 @@ mod tests {
             // A link that somebody planted is not followed.
             std::os::unix::fs::symlink("/dev/zero", &spool.path).unwrap();
             assert!(spool.read().await.unwrap().is_none());
+            std::fs::remove_file(&spool.path).unwrap();
+        }
+        #[cfg(unix)]
+        {
+            // Another user's file is neither read nor written over; only root can make one.
+            let theirs = r#"{"state": "here", "after": "12"}"#;
+            std::fs::write(&spool.path, theirs).unwrap();
+            if std::os::unix::fs::chown(&spool.path, Some(65_534), None).is_ok() {
+                assert!(spool.read().await.unwrap().is_none());
+                spool.reserve().await;
+                assert_eq!(std::fs::read_to_string(&spool.path).unwrap(), theirs);
+            }
             std::fs::remove_file(&spool.path).unwrap();
         }
         spool.reserve().await;

@@ -165,7 +165,7 @@ pub(super) async fn revoke(
         priority: Priority(u32::MAX),
     };
     // Revoking twice does no harm.
-    let budget = Budget { attempts: 3, total: Duration::from_secs(60), body_bytes: BODY_BYTES };
+    let budget = Budget { attempts: 3, total: Duration::from_secs(60), body_bytes: BODY_BYTES, throttled: 0 };
     let judged = |answer: Answer| match answer.status {
         500.. => Judged::Again(format!("status {}", answer.status)),
         _ => Judged::Take(answer),

@@ -142,6 +142,23 @@ impl Vault {
         self.former.iter().map(|k| k.id.as_str())
     }
 
+    /// Whether a key that sealed this is at hand; nothing is opened.
+    ///
+    /// # Errors
+    ///
+    /// [`VaultError::WrongKey`].
+    pub fn has_key_of(&self, sealed: &Sealed) -> Result<(), VaultError> {
+        let keys = std::iter::once(&self.key).chain(&self.former);
+        if keys.clone().any(|k| k.id == sealed.key) {
+            return Ok(());
+        }
+        let mut have = keys.map(|k| k.id.as_str()).collect::<Vec<_>>().join(" and ");
+        for why in &self.missing {
+            have += &format!("; {why}");
+        }
+        Err(VaultError::WrongKey { sealed_with: sealed.key.clone(), have })
+    }
+
     /// Seals `plain` for `place`.
     ///
     /// # Errors
@@ -162,15 +179,8 @@ impl Vault {
     ///
     /// [`VaultError::WrongKey`] or [`VaultError::Damaged`].
     pub fn open(&self, place: &str, sealed: &Sealed) -> Result<Zeroizing<Vec<u8>>, VaultError> {
-        let keys = std::iter::once(&self.key).chain(&self.former);
-        let mut fitting = keys.clone().filter(|k| k.id == sealed.key).peekable();
-        if fitting.peek().is_none() {
-            let mut have = keys.map(|k| k.id.as_str()).collect::<Vec<_>>().join(" and ");
-            for why in &self.missing {
-                have += &format!("; {why}");
-            }
-            return Err(VaultError::WrongKey { sealed_with: sealed.key.clone(), have });
-        }
+        self.has_key_of(sealed)?;
+        let mut fitting = std::iter::once(&self.key).chain(&self.former).filter(|k| k.id == sealed.key);
         let bytes = BASE64.decode(&sealed.text).map_err(|_| VaultError::Damaged)?;
         let (nonce, text) = bytes.split_at_checked(NONCE_BYTES).ok_or(VaultError::Damaged)?;
         let nonce: [u8; NONCE_BYTES] = nonce.try_into().map_err(|_| VaultError::Damaged)?;

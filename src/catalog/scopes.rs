@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Provider, Resource};
+use super::{Mode, Provider, Resource};
 
 /// Why a list of scopes cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -130,6 +130,20 @@ fn read_of(scope: &str) -> String {
 #[must_use]
 pub fn opens(granted: &[String], scope: &str) -> bool {
     granted.iter().any(|g| g == scope || read_of(g) == scope)
+}
+
+/// The first scope without which no row of `r` is read, itself or what it is taken out of; `None` when it is read.
+pub fn lacking<'a>(provider: &'a Provider, r: &'a Resource, granted: impl Fn(&str) -> bool) -> Option<&'a str> {
+    let (from, along) = match &r.mode {
+        Mode::Extracted { from, field } => {
+            let from = provider.resource(from.as_str());
+            let expand = from.and_then(|f| f.expand.iter().find(|e| e.name == *field));
+            (from, expand.and_then(|e| e.scope.as_deref()))
+        }
+        _ => (None, None),
+    };
+    let needed = [from.and_then(|f| f.scope.as_deref()), r.scope.as_deref().or(along)];
+    needed.into_iter().flatten().find(|scope| !granted(scope))
 }
 
 /// The closest of `known` to what a person wrote, when it is close enough to be meant.

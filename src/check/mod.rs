@@ -2,7 +2,7 @@
 //!
 //! Guarantees: every check has an outcome and, where something is wrong, a hint; one that fails hides no other; tenants are
 //! asked a few at once, each through its own gate and under its lease, and one that another run holds is left alone. Nothing
-//! is written but probe objects (which are removed), leases, and what a refresh must save. No token, secret, record or
+//! is written but probe objects (which are removed), a scratch folder that is not there yet, leases, and what a refresh must save. No token, secret, record or
 //! answer of the provider is in what it says. Knows no rows and no windows.
 
 mod app;
@@ -54,7 +54,7 @@ impl Outcome {
 /// One check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Check {
-    /// `config`, `catalogue`, `lake`, `state`, `app`, `client`, `consent`, `vault`, `tenants`, `grant`, `scopes`, `resource`
+    /// `config`, `catalogue`, `lake`, `state`, `scratch`, `app`, `client`, `consent`, `vault`, `tenants`, `grant`, `scopes`, `resource`
     /// or `clock`.
     pub name: &'static str,
     /// What was looked at: a file, a store's URL, an app, a tenant, a tenant's resource.
@@ -216,8 +216,9 @@ pub async fn run(subject: &Subject, tenants: &[Tenant]) -> Checkup {
     let mut checks = app::configuration(config);
     let (lake, state_checks) =
         futures::join!(store("lake", &config.lake, &subject.lake), store("state", &config.state, &subject.state));
+    let scratch = scratch(config);
     let state_sound = state_checks.outcome == Outcome::Ok;
-    checks.extend([lake, state_checks]);
+    checks.extend([lake, state_checks, scratch]);
 
     let client = Client::new(subject.clock);
     match &client {
@@ -288,6 +289,27 @@ async fn store(name: &'static str, url: &str, store: &Result<Store, StoreError>)
             let steps: Vec<String> = passed.iter().map(ToString::to_string).collect();
             Check::ok(name, store.url(), steps.join(", "))
         }
+    }
+}
+
+/// Whether the scratch folder is there, or can be made, and takes a file.
+fn scratch(config: &Config) -> Check {
+    let (name, target) = ("scratch", config.scratch.display());
+    let tried = config.scratch_folder().and_then(|folder| {
+        let mut file = tempfile::Builder::new().prefix("hirelake-check.").tempfile_in(folder)?;
+        std::io::Write::write_all(&mut file, b"hirelake")?;
+        file.as_file().sync_all()?;
+        file.close()
+    });
+    match tried {
+        Ok(()) => Check::ok(name, target, "there, create, write, remove"),
+        Err(e) => Check::fail(
+            name,
+            target,
+            ExitCode::Storage,
+            format!("it cannot be used ({e}): no sync can spill its rows, and new tokens have no second place"),
+            "let `scratch` name a folder in which this user may write, on a disk with room",
+        ),
     }
 }
 

@@ -9,6 +9,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::names::Tenant;
 use crate::report::ExitCode;
+use crate::state::State;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Check {
@@ -25,6 +26,10 @@ pub(super) async fn check(config: Option<&Path>, args: Check) -> Result<ExitCode
     let checkup = match Config::load(config) {
         Ok(config) => {
             let subject = Subject::open(Arc::new(config), Clock::system());
+            if let Ok(store) = &subject.state {
+                let state = State::new(store.clone(), subject.clock);
+                super::known(&subject.config, &state, &args.tenants).await?;
+            }
             tokio::select! {
                 checkup = check::run(&subject, &args.tenants) => checkup,
                 // A refresh that was begun is brought to its end.

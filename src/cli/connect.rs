@@ -6,15 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{CliError, note, print};
-use crate::auth::Auth;
 use crate::auth::connect::{Callback, Connected};
+use crate::auth::{Auth, CredentialKind};
 use crate::config;
 use crate::connect::Site;
 use crate::names::{AppName, RunId, Tenant};
 use crate::report::ExitCode;
 use crate::secret::Secret;
 use crate::state::{Lease, State};
-use crate::sync::World;
+use crate::sync::{self, World};
 
 /// How long a tenant that is busy is waited for: a code is said to live ten minutes.
 const CODE_LIFE: Duration = Duration::from_secs(8 * 60);
@@ -42,7 +42,7 @@ pub(super) struct Connect {
     /// Try a grant that was marked dead once more, without a new consent
     #[arg(long, conflicts_with_all = ["no_browser", "paste", "refresh_token_file", "api_key_file", "force"])]
     retry: bool,
-    /// Replace the grant even when the consent is for another account
+    /// Replace the grant even with another account or kind of credential, or when it is sealed with a lost vault key
     #[arg(long)]
     force: bool,
 }
@@ -102,13 +102,19 @@ pub(super) async fn connect(world: &World, args: Connect) -> Result<ExitCode, Cl
     }
     let state = State::new(world.state.clone(), world.clock);
     let run = RunId::new();
-    let auth = Arc::new(Auth::new(world.config.clone(), state.clone(), world.clock, run)?);
     let Some(tenant) = &args.tenant else {
         return Err(CliError::Usage { what: "no tenant was given".into(), hint: "`hirelake connect TENANT`".into() });
     };
+    let auth = Auth::new(world.config.clone(), state.clone(), world.clock, run)?;
+    let auth = Arc::new(auth.knowing(sync::known(world, tenant).await));
     let seed = |path: &PathBuf, what: &str| -> Result<Secret, CliError> {
         Ok(config::SecretSource::File(path.clone()).fetch(what)?)
     };
+    // Before anybody is asked for a consent, or a seed is used up.
+    if !args.retry {
+        let kind = if args.api_key_file.is_some() { CredentialKind::ApiKey } else { CredentialKind::OAuth };
+        auth.may_replace(tenant, kind, args.force).await?;
+    }
     let release = async |lease: Arc<Lease>| {
         auth.settled(tenant).await;
         match Arc::into_inner(lease) {

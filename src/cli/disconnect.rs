@@ -7,6 +7,7 @@ use crate::auth::AuthError;
 use crate::disconnect;
 use crate::names::Tenant;
 use crate::report::ExitCode;
+use crate::state::State;
 use crate::sync::{SyncError, World};
 
 #[derive(Debug, clap::Args)]
@@ -27,7 +28,10 @@ pub(super) async fn disconnect(world: &World, args: Disconnect) -> Result<ExitCo
         sure(tenant, world.lake.url())?;
     }
     let done = match disconnect::run(world, tenant, args.erase_lake).await {
-        Err(SyncError::Auth(AuthError::NotConnected { .. })) => return Err(no_tenant(tenant)),
+        Err(SyncError::Auth(AuthError::NotConnected { .. })) => {
+            let state = State::new(world.state.clone(), world.clock);
+            return Err(no_tenant(&world.config, &state, tenant).await);
+        }
         done => done?,
     };
     for text in done.notes() {

@@ -7,6 +7,7 @@ use super::{CliError, note, print, span};
 use crate::keepalive::{self, Options};
 use crate::names::Tenant;
 use crate::report::ExitCode;
+use crate::state::State;
 use crate::sync::World;
 
 #[derive(Debug, clap::Args)]
@@ -20,6 +21,7 @@ pub(super) struct Keepalive {
 }
 
 pub(super) async fn keepalive(world: World, args: Keepalive) -> Result<ExitCode, CliError> {
+    super::known(&world.config, &State::new(world.state.clone(), world.clock), &args.tenant).await?;
     let options = Options { tenants: args.tenant, within: args.within };
     let work = keepalive::run(&world, &options);
     tokio::pin!(work);

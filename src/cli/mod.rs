@@ -30,6 +30,7 @@ use crate::config::{self, Config, ConfigError};
 use crate::demo;
 use crate::names::{AppName, ResourceName, Tenant};
 use crate::report::{ExitCode, Failure};
+use crate::state::State;
 use crate::store::StoreError;
 use crate::sync::{SyncError, World};
 
@@ -277,10 +278,27 @@ fn no_resource(config: &Config, name: &ResourceName) -> CliError {
     }
 }
 
-fn no_tenant(tenant: &Tenant) -> CliError {
+/// Refuses a name that is nobody's: neither in the configuration nor in the state. A state that cannot be read is told by whoever
+/// needs it.
+async fn known(config: &Config, state: &State, names: &[Tenant]) -> Result<(), CliError> {
+    for name in names.iter().filter(|name| !config.named_tenants().any(|t| t == *name)) {
+        let Ok(connected) = state.tenants().await else { return Ok(()) };
+        if !connected.contains(name) && state.committed_resources(name).await.is_ok_and(|all| all.is_empty()) {
+            return Err(no_tenant(config, state, name).await);
+        }
+    }
+    Ok(())
+}
+
+async fn no_tenant(config: &Config, state: &State, name: &Tenant) -> CliError {
+    let connected = state.tenants().await.unwrap_or_default();
+    let others = config.named_tenants().chain(&connected).filter(|t| *t != name).map(Tenant::as_str);
     CliError::Usage {
-        what: format!("tenant {tenant} was never connected"),
-        hint: "`hirelake status` lists those that were".into(),
+        what: format!("tenant {name} was never connected"),
+        hint: catalog::scopes::nearest(name.as_str(), others).map_or_else(
+            || "`hirelake status` lists those that were".to_owned(),
+            |near| format!("did you mean `{near}`?"),
+        ),
     }
 }
 

@@ -15,7 +15,7 @@ use crate::sync::World;
 /// The rules of `--check`, as `--help` tells them.
 const AFTER_HELP: &str = "Exit codes: 0, or 3 when a tenant's state cannot be read. With --check: 4 when a customer must \
 connect again (dead, past a deadline, never connected); else 7 when a tenant's state cannot be read; else 3 when somebody \
-should look (uncertain; 14 days before the idle or 35 before the hard deadline; a scope of a named resource is missing; the \
+should look (uncertain; 14 days before the idle or 35 before the hard deadline; a scope of a named resource, or of a table that was read before, is missing; the \
 last refresh or run failed; never synced within a day of connecting; behind --max-lag); else 0. Disconnected tenants are fine.";
 
 #[derive(Debug, clap::Args)]
@@ -38,9 +38,8 @@ pub(super) async fn status(world: &World, args: Status) -> Result<ExitCode, CliE
     let mut all = match &args.tenant {
         None => status::read(world).await?,
         Some(tenant) => {
-            if !world.tenants().await?.contains(tenant) {
-                return Err(super::no_tenant(tenant));
-            }
+            let state = State::new(world.state.clone(), world.clock);
+            super::known(&world.config, &state, std::slice::from_ref(tenant)).await?;
             status::read_some(world, std::slice::from_ref(tenant)).await
         }
     };

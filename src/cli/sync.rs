@@ -8,7 +8,7 @@ use super::{CliError, failure, moment, no_resource, note, print, span};
 use crate::clock::Timestamp;
 use crate::names::{ResourceName, Tenant};
 use crate::report::{ExitCode, Progress, Report};
-use crate::state::Window;
+use crate::state::{State, Window};
 use crate::sync::{self, World};
 
 /// Which part of the work.
@@ -74,6 +74,7 @@ pub(super) struct Plan {
 /// Says what a sync would read and what that costs.
 pub(super) async fn plan(world: &World, args: Plan) -> Result<ExitCode, CliError> {
     args.which.known(world)?;
+    super::known(&world.config, &State::new(world.state.clone(), world.clock), &args.which.tenant).await?;
     let options = sync::Options {
         tenants: args.which.tenant,
         resources: args.which.resource,
@@ -92,6 +93,7 @@ pub(super) async fn plan(world: &World, args: Plan) -> Result<ExitCode, CliError
 
 pub(super) async fn sync(world: World, args: Sync) -> Result<ExitCode, CliError> {
     args.which.known(&world)?;
+    super::known(&world.config, &State::new(world.state.clone(), world.clock), &args.which.tenant).await?;
     let backfill = args.from.map(|from| Window::new(Some(from), args.to.unwrap_or_else(|| world.clock.now())));
     if backfill.is_some_and(|w| w.is_empty()) {
         return Err(CliError::Usage {

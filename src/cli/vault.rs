@@ -31,7 +31,7 @@ pub(super) enum Vault {
 
 pub(super) async fn vault(world: &World, args: Vault) -> Result<ExitCode, CliError> {
     let state = State::new(world.state.clone(), world.clock);
-    let auth = Arc::new(Auth::new(world.config.clone(), state, world.clock, RunId::new())?);
+    let auth = Arc::new(Auth::new(world.config.clone(), state.clone(), world.clock, RunId::new())?);
     let everybody = auth.sealed_tenants(world.tenants().await?).await?;
     match args {
         Vault::Status { json } => {
@@ -46,6 +46,9 @@ pub(super) async fn vault(world: &World, args: Vault) -> Result<ExitCode, CliErr
             print(&text)
         }
         Vault::RotateKey { tenant } => {
+            if let Some(name) = tenant.iter().find(|t| !everybody.contains(t)) {
+                return Err(super::no_tenant(&world.config, &state, name).await);
+            }
             let chosen = if tenant.is_empty() { &everybody } else { &tenant };
             let mut reports = BTreeMap::new();
             for (tenant, done) in auth.rotate(chosen).await {

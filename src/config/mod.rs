@@ -383,6 +383,15 @@ impl Config {
         self.tenants.keys()
     }
 
+    /// The scratch folder, made where it is not there yet: only its owner may open it.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be made, or something else is in its place.
+    pub fn scratch_folder(&self) -> std::io::Result<&Path> {
+        private_folder(&self.scratch).map(|()| self.scratch.as_path())
+    }
+
     /// A tenant's resources.
     #[must_use]
     pub fn resources(&self, tenant: &Tenant) -> Vec<&Resource> {
@@ -498,6 +507,19 @@ impl Config {
             }
         })
     }
+}
+
+/// Makes a folder, and those above it, that only their owner may open; one that is there stays as it is.
+///
+/// # Errors
+///
+/// When that cannot be done.
+pub(crate) fn private_folder(folder: &Path) -> std::io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(folder)
 }
 
 fn first_line(text: &str) -> String {

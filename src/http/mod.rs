@@ -46,16 +46,20 @@ pub struct Budget {
     pub total: Duration,
     /// Largest body in bytes.
     pub body_bytes: usize,
+    /// Further attempts for answers of 429, within the same time.
+    pub throttled: u32,
 }
 
 impl Budget {
     /// For pages of records: 100 records with the longest forms are a few MiB, 64 is ten times that; an outage of some minutes
     /// is survived.
-    pub const PAGE: Self = Self { attempts: 8, total: Duration::from_secs(300), body_bytes: 64 << 20 };
+    pub const PAGE: Self = Self { attempts: 8, total: Duration::from_secs(300), body_bytes: 64 << 20, throttled: 0 };
     /// For a document: fewer attempts than a page, because it is large and waits for the next run as well.
-    pub const DOCUMENT: Self = Self { attempts: 3, total: Duration::from_secs(300), body_bytes: 32 << 20 };
-    /// For one row that the doctor asks for: a hiccup is survived, an outage is told at once.
-    pub const PEEK: Self = Self { attempts: 2, total: Duration::from_secs(60), body_bytes: 64 << 20 };
+    pub const DOCUMENT: Self =
+        Self { attempts: 3, total: Duration::from_secs(300), body_bytes: 32 << 20, throttled: 0 };
+    /// For one row that the doctor asks for: a hiccup is survived, an outage is told at once. Being too fast is neither: beside
+    /// a sync, or after one, it is waited for as a sync waits.
+    pub const PEEK: Self = Self { attempts: 2, total: Duration::from_secs(60), body_bytes: 64 << 20, throttled: 4 };
 }
 
 /// What an `Authorization` header says.
@@ -356,7 +360,7 @@ impl Client {
     ///
     /// [`HttpError`], with what the attempt met.
     pub async fn send_paid(&self, gate: &Gate, body_bytes: usize, call: &Call<'_>) -> Result<Answer, HttpError> {
-        let budget = Budget { attempts: 1, total: Duration::ZERO, body_bytes };
+        let budget = Budget { attempts: 1, total: Duration::ZERO, body_bytes, throttled: 0 };
         self.attempts(gate, &budget, call, true, Judged::Take).await
     }
 
@@ -371,6 +375,8 @@ impl Client {
         let began = self.clock.elapsed();
         let mut waits = retry::Waits::new(self.clock);
         let mut attempt = 0;
+        let mut attempts = budget.attempts;
+        let most = budget.attempts + budget.throttled;
         loop {
             attempt += 1;
             let (cause, retry_after) = match self.attempt(gate, budget, call, attempt, paid && attempt == 1).await {
@@ -383,18 +389,20 @@ impl Client {
                 },
                 Err(cause) => (cause, None),
             };
+            if cause == Cause::Status(429) {
+                gate.refused();
+                attempts = most.min(attempts + 1);
+            }
             let elapsed = self.clock.elapsed().saturating_sub(began);
             let fail = |cause| HttpError {
                 method: call.method.word(),
                 address: address(call.url),
                 attempt,
-                attempts: budget.attempts,
+                attempts,
                 elapsed,
                 cause,
             };
-            if cause == Cause::Status(429) {
-                gate.refused();
-            }
+
             let wait = match retry_after {
                 Some(pause) if pause > LONGEST_PAUSE => {
                     let status = if let Cause::Status(status) = cause { status } else { 0 };
@@ -408,7 +416,7 @@ impl Client {
                 }
                 None => waits.next(&cause),
             };
-            if !cause.is_transient() || attempt >= budget.attempts || elapsed + wait > budget.total {
+            if !cause.is_transient() || attempt >= attempts || elapsed + wait > budget.total {
                 return Err(fail(cause));
             }
             tracing::debug!(method = call.method.word(), address = address(call.url), attempt, cause = %cause, wait_ms = wait.as_millis() as u64, "trying again");

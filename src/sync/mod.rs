@@ -21,8 +21,9 @@ use futures::StreamExt as _;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::auth::known::{Known, is_unique};
 use crate::auth::{Auth, AuthError, CredentialKind, Grant, Session, Standing};
-use crate::catalog::{ByDefault, Mode, Resource};
+use crate::catalog::{ByDefault, Mode, Resource, scopes};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, ConfigError};
 use crate::extract::{self, ExtractError};
@@ -31,7 +32,7 @@ use crate::load::{self, Lake, LoadError, Suppress};
 use crate::names::{ResourceName, RunId, Tenant};
 use crate::plan::{self, Work};
 use crate::report::{DriftCount, ExitCode, Failure, Outcome, Progress, Report, ResourceReport, TenantReport};
-use crate::state::{Commit, Entry, Lease, State, StateError, Window};
+use crate::state::{Commit, CommitKind, Entry, Lease, State, StateError, Window};
 use crate::store::Store;
 use crate::transform::Drift;
 
@@ -460,6 +461,35 @@ impl TenantJob {
     }
 }
 
+/// Look-ups by which a new credential's account is told from another: the first that both sides know decides.
+const COMPARED: usize = 3;
+
+/// What the lake holds of a tenant by which a new credential can be compared with it, without a request and without a lease:
+/// complete look-ups, their ids being the account's own. A table that cannot be read is left out.
+pub async fn known(world: &World, tenant: &Tenant) -> Known {
+    let lake = lake_of(world, tenant, &world.config.scratch);
+    let mut known = Known::default();
+    for resource in world.config.provider.resources.iter().filter(|r| r.mode == Mode::Full && r.key.len() == 1) {
+        // A key that is made from the content is no id, and a listing with bounds is not complete.
+        if known.listings.len() == COMPARED || resource.content_key.is_some() || resource.span.is_some() {
+            continue;
+        }
+        let Ok(table) = world.config.table(resource) else { continue };
+        match load::living_keys(&lake, &table).await {
+            Ok(ids) => {
+                let ids: BTreeSet<String> = ids.into_iter().filter(|id| is_unique(id)).collect();
+                if !ids.is_empty() {
+                    known.listings.push((resource.clone(), ids));
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%tenant, resource = %resource.name, %error, "its rows cannot be read, so nothing is compared with them");
+            }
+        }
+    }
+    known
+}
+
 fn lake_of(world: &World, tenant: &Tenant, scratch: &std::path::Path) -> Lake {
     Lake { store: world.lake.owned_by(tenant.as_str()), tenant: tenant.clone(), scratch: scratch.to_owned() }
 }
@@ -481,6 +511,7 @@ fn scratch(world: &World, tenant: &Tenant) -> Result<tempfile::TempDir, crate::s
 pub fn sweep_scratch(world: &World, tenant: &Tenant) -> Result<String, crate::store::StoreError> {
     let parent = &world.config.scratch;
     let io = |op| move |source| crate::store::StoreError::Io { op, path: parent.clone(), source };
+    world.config.scratch_folder().map_err(io("make the scratch folder"))?;
     // Another state has other leases, so its folders are not ours to remove; a memory state has none but its own.
     let whose =
         world.state.root().map(|r| r.to_string_lossy().into_owned()).unwrap_or_else(|| RunId::new().to_string());
@@ -598,6 +629,30 @@ impl TenantRun {
         chosen
     }
 
+    /// Says of tables that were read before and are not any more, because a later consent left out their scope: nobody would
+    /// miss what simply stays as it was.
+    async fn fallen_behind(&self, report: &mut TenantReport) -> Result<(), SyncError> {
+        for r in self.config().resources(&self.tenant) {
+            if !self.options.resources.is_empty() && !report.resources.contains_key(&r.name) {
+                continue;
+            }
+            let lacking = scopes::lacking(&self.config().provider, r, |scope| self.session.has_scope(scope));
+            let Some(scope) = lacking else { continue };
+            if self.commit_of(&r.name).await?.is_none_or(|c| c.body.kind == CommitKind::Erased) {
+                continue;
+            }
+            let entry = report.resources.entry(r.name.clone()).or_insert_with(|| ResourceReport {
+                outcome: Outcome::Skipped,
+                mode: r.mode.word().into(),
+                ..ResourceReport::default()
+            });
+            entry.notes.push(format!(
+                "it was read before: its rows stay as they are, and fall behind until {scope} is granted again"
+            ));
+        }
+        Ok(())
+    }
+
     /// Pages that the rate lets through before the deadline; `None` without one.
     fn pages_left(&self) -> Option<u64> {
         let left = self.until?.saturating_sub(self.world.clock.elapsed());
@@ -606,6 +661,7 @@ impl TenantRun {
 
     async fn resources(self: &Arc<Self>, report: &mut TenantReport) -> Result<(), SyncError> {
         let chosen = self.choose(report);
+        self.fallen_behind(report).await?;
         // Before anything is touched: the whole lake cuts each table one way, the configured one.
         let tables = chosen.iter().flat_map(|c| std::iter::once(&c.resource).chain(&c.extract));
         futures::future::try_join_all(tables.map(|r| self.one_layout(r))).await?;

@@ -53,9 +53,13 @@ pub(super) fn auth(error: &AuthError) -> ExitCode {
             | Refused::WrongAccount
             | Refused::AccountTaken
             | Refused::NobodyCame => ExitCode::Reconnect,
-            Refused::Callback | Refused::Request | Refused::Client | Refused::Audience | Refused::NoRefreshToken => {
-                ExitCode::Configuration
-            }
+            Refused::Callback
+            | Refused::Request
+            | Refused::Client
+            | Refused::Audience
+            | Refused::NoRefreshToken
+            | Refused::AccountUnknown
+            | Refused::OtherKind => ExitCode::Configuration,
             Refused::Unavailable => ExitCode::Provider,
         },
         AuthError::Refresh { source, .. } => refusal(source),
@@ -64,6 +68,7 @@ pub(super) fn auth(error: &AuthError) -> ExitCode {
         AuthError::AppSuspected { .. }
         | AuthError::OtherApp { .. }
         | AuthError::Vault { .. }
+        | AuthError::Shut { .. }
         | AuthError::Config(_) => ExitCode::Configuration,
         AuthError::Http(e) => unanswered(&e.cause),
         AuthError::State(e) => state(e),

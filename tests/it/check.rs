@@ -14,6 +14,7 @@ use hirelake::report::ExitCode;
 use hirelake::sandbox::{self, AccountSize, Action};
 use hirelake::secret::Secret;
 use hirelake::store::Store;
+use hirelake::sync::{self, Options, World};
 use object_store::path::Path as ObjectPath;
 use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
@@ -107,9 +108,10 @@ async fn a_healthy_world_is_told_so_in_few_requests() {
     insta::assert_snapshot!(plain(&checkup.table(), bench.dir.path()), @"
          check      of                                   found
      ok  config     DIR/hirelake.toml        1 app, 0 tenants named
-     ok  catalogue  lever                                34 resources, 366 columns
+     ok  catalogue  lever                                37 resources, 392 columns
      ok  lake       DIR/lake                 create, no second create, one winner of a race, replace, replace the version read, read back, list, remove
      ok  state      DIR/state                create, no second create, one winner of a race, replace, replace the version read, read back, list, remove
+     ok  scratch    /tmp                                 there, create, write, remove
      ok  app        main                                 sandbox: http://127.0.0.1:PORT/v1, tokens from 127.0.0.1, 16 scopes, 1 callback
      ok  client     main                                 http://127.0.0.1:PORT/oauth/token knows the client and takes its secret
      ok  consent    main http://127.0.0.1:PORT/callback  the consent page takes client and callback; audience and scopes show only when a customer signs in
@@ -135,7 +137,7 @@ async fn a_healthy_world_is_told_so_in_few_requests() {
      ok  resource   acme/webhooks                        answers
      ok  clock      acme                                 this machine's clock agrees with the provider's
 
-    28 ok, 0 warnings, 0 failed, 0 skipped
+    29 ok, 0 warnings, 0 failed, 0 skipped
     ");
     let asked: u64 = bench.control.stats().requests.values().sum();
     assert_eq!(asked, 19, "one for each resource with a path of its own, one of the token endpoint, one of the page");
@@ -301,7 +303,7 @@ async fn each_refusal_of_the_reference_has_its_own_diagnosis() {
       hint: the provider could not process it; run again, and report it to the provider if it stays
 
     {"body":null,"code":429,"kind":"status","retry_after":null}: exit 8
-    FAILED resource acme/users: GET http://127.0.0.1:PORT/v1/users failed at attempt 2 of 2 after N s: status 429
+    FAILED resource acme/users: GET http://127.0.0.1:PORT/v1/users failed at attempt 6 of 6 after N s: status 429
       hint: something else may be using up the account's limit: lower `rate` in the configuration, or run again later; it resumes
 
     {"body":null,"code":500,"kind":"status","retry_after":null}: exit 8
@@ -737,7 +739,7 @@ async fn the_json_has_one_shape_and_no_secret() {
       "name": "catalogue",
       "outcome": "ok",
       "target": "lever",
-      "what": "34 resources, 366 columns"
+      "what": "37 resources, 392 columns"
     }
     {
       "code": "provider",
@@ -778,4 +780,49 @@ async fn the_command_ends_with_the_verdict() {
     assert_eq!(code(&wrong), 2);
     assert!(out(&wrong).contains("FAILED"), "{}", out(&wrong));
     assert_clean(&bench, &format!("{}{}{}", out(&fine), out(&wrong), err(&wrong)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_scratch_folder_that_is_not_there_is_made_and_one_that_cannot_be_is_told() {
+    let bench = connected().await;
+    let scratch = bench.dir.path().join("not/there/yet");
+    let there = |to: &str| with(&bench, &[("state = \"state\"", &format!("state = \"state\"\nscratch = \"{to}\""))]);
+    let subject = there("not/there/yet");
+    // A refresh and a sync make it; the net under the tokens is spread from the first request on.
+    let world = World { config: subject.config.clone(), ..bench.world.clone() };
+    bench.pass(Duration::from_secs(3600)).await;
+    let report = sync::run(&world, &Options::default()).await.unwrap();
+    assert_eq!(report.code, ExitCode::Done, "{}", report.troubles().join("\n"));
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        assert_eq!(std::fs::metadata(&scratch).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+    std::fs::remove_dir_all(bench.dir.path().join("not")).unwrap();
+    let checkup = check::run(&subject, &[]).await;
+    assert_eq!((checkup.exit, rows(&checkup, "scratch", Outcome::Ok)), (0, 1), "{}", checkup.table());
+    assert_eq!(std::fs::read_dir(&scratch).unwrap().count(), 0, "nothing is left in it");
+
+    std::fs::write(bench.dir.path().join("a-file"), "").unwrap();
+    let subject = there("a-file");
+    let said = told(&bench, &check::run(&subject, &[]).await);
+    let (before, after) = said.split_once("hirelake-unsaved-").unwrap();
+    // The state's path is in the file's name.
+    insta::assert_snapshot!(format!("{before}hirelake-unsaved-ID{}", &after[16..]), @"
+    exit 7
+    FAILED scratch DIR/a-file: it cannot be used (File exists (os error 17)): no sync can spill its rows, and new tokens have no second place
+      hint: let `scratch` name a folder in which this user may write, on a disk with room
+    FAILED grant acme: tokens of tenant acme that wait to be saved in DIR/a-file/hirelake-unsaved-ID-acme.json cannot be read (Not a directory (os error 20))
+      hint: they may be the only ones that still work: let this user read the file, or run the version that wrote it; `hirelake disconnect acme` drops them
+    ");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_that_is_slower_than_the_burst_is_waited_for() {
+    let rate = Some(sandbox::Limit { per_second: 1.0, burst: 3 });
+    let bench = Setup { rate, ..Setup::new(20) }.start().await;
+    bench.connect("acme").await;
+    let checkup = looked(&bench).await;
+    assert_eq!((checkup.exit, rows(&checkup, "resource", Outcome::Fail)), (0, 0), "{}", checkup.table());
+    assert!(bench.control.stats().refused_429 > 0, "it met a 429");
 }

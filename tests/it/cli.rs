@@ -408,6 +408,24 @@ async fn a_tenant_is_kept_alive_watched_and_let_go_from_the_command_line() {
     assert_eq!((code(&unknown), code(&run(dir, &["status", "akme"]).await)), (2, 2));
     insta::assert_snapshot!(err(&unknown), @"
     error: tenant akme was never connected
+    hint: did you mean `acme`?
+    ");
+    // Whatever is asked of a name that is nobody's, is refused, and nothing is made for it.
+    for args in [
+        &["sync", "--tenant", "akme"][..],
+        &["sync", "--dry-run", "--tenant", "acme", "--tenant", "akme"],
+        &["keepalive", "--tenant", "akme"],
+        &["status", "akme"],
+        &["status", "akme", "--check"],
+        &["check", "--tenant", "akme"],
+        &["vault", "rotate-key", "--tenant", "akme"],
+    ] {
+        let refused = run(dir, args).await;
+        assert_eq!((code(&refused), out(&refused)), (2, String::new()), "{args:?}");
+        assert_eq!(err(&refused), err(&unknown), "{args:?}");
+    }
+    insta::assert_snapshot!(err(&run(dir, &["sync", "--tenant", "globex"]).await), @"
+    error: tenant globex was never connected
     hint: `hirelake status` lists those that were
     ");
     assert!(files(dir) == before);
@@ -461,4 +479,81 @@ async fn the_demo_can_be_repeated_and_touches_nothing_of_others() {
     hint: choose another --dir; nothing was touched
     ");
     assert_eq!(std::fs::read_to_string(dir.path().join("mine/thesis.txt")).unwrap(), "years of work");
+}
+
+/// Waits until the sandbox was asked for that.
+async fn asked_for(bench: &Bench, route: &str) {
+    let mut waited = 0;
+    while !bench.control.stats().requests.contains_key(route) {
+        assert!(waited < 200, "{route} was not asked for");
+        waited += 1;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// What a run ends with that is sent SIGTERM while it waits for new tokens, and how long it took to end.
+async fn terminated_while_it_refreshes(bench: &Bench, args: &[&str]) -> Output {
+    bench.control.reset_stats();
+    bench.control.fault(fault("POST /oauth/token", 0, 0, Action::Delay { ms: 3_000 }));
+    let child = program(bench.dir.path(), args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let pid = child.id().to_string();
+    asked_for(bench, "POST /oauth/token").await;
+    let began = Instant::now();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    let ended = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap();
+    assert!(began.elapsed() < Duration::from_secs(18), "it took {:?}", began.elapsed());
+    bench.control.clear_faults();
+    ended
+}
+
+/// The grant that is stored works, and needs no request for it.
+async fn assert_saved(bench: &Bench) {
+    bench.control.reset_stats();
+    let done = run(bench.dir.path(), &["sync"]).await;
+    assert_eq!((code(&done), bench.control.stats().token_requests), (0, 0), "{}", err(&done));
+    bench.assert_right("acme").await;
+}
+
+#[tokio::test]
+async fn a_terminated_keepalive_saves_the_tokens_it_waits_for() {
+    let bench = connected(10).await;
+    let ended = terminated_while_it_refreshes(&bench, &["keepalive", "--within", "90d"]).await;
+    let summary: Value = serde_json::from_str(out(&ended).lines().last().unwrap()).unwrap();
+    assert_eq!((code(&ended), &summary["refreshed"]), (0, &1.into()), "{}", err(&ended));
+    assert!(err(&ended).contains("stopping: what was begun is brought to a safe end"), "{}", err(&ended));
+    assert_saved(&bench).await;
+}
+
+#[tokio::test]
+async fn a_terminated_check_saves_the_tokens_it_waits_for() {
+    let bench = connected(10).await;
+    bench.control.expire_access_tokens("acme");
+    // The doctor asks the endpoint about the client first, with a code that nobody issued.
+    bench.control.reset_stats();
+    bench.control.fault(fault("POST /oauth/token", 1, 0, Action::Delay { ms: 3_000 }));
+    let child = program(bench.dir.path(), &["check"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let pid = child.id().to_string();
+    let mut waited = 0;
+    while bench.control.stats().requests.get("POST /oauth/token") != Some(&2) {
+        assert!(waited < 200, "it did not refresh");
+        waited += 1;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    let ended = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap();
+    assert_eq!(code(&ended), 0, "{}{}", out(&ended), err(&ended));
+    bench.control.clear_faults();
+    assert_saved(&bench).await;
+}
+
+#[tokio::test]
+async fn a_terminated_connect_saves_the_tokens_it_waits_for() {
+    let bench = connected(10).await;
+    let scopes = hirelake::catalog::embedded().unwrap().oauth.scopes.join(" ");
+    let seed = bench.control.grant("acme", CLIENT, &scopes).unwrap().refresh_token.unwrap();
+    std::fs::write(bench.dir.path().join("seed"), seed).unwrap();
+    let ended = terminated_while_it_refreshes(&bench, &["connect", "acme", "--refresh-token-file", "seed"]).await;
+    assert_eq!((code(&ended), out(&ended).trim()), (0, "acme is connected"), "{}", err(&ended));
+    assert!(err(&ended).contains("one moment: tokens are being exchanged and saved"), "{}", err(&ended));
+    assert_saved(&bench).await;
 }

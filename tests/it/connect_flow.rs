@@ -16,7 +16,7 @@ use hirelake::names::RunId;
 use hirelake::report::{ExitCode, Failure};
 use hirelake::sandbox::{self, AccountSize, Action, Fault};
 use hirelake::secret::Secret;
-use hirelake::sync::{Options, World};
+use hirelake::sync::{self, Options, World};
 use insta::assert_snapshot;
 use url::Url;
 
@@ -570,6 +570,96 @@ async fn an_api_key_that_may_not_read_an_expand_reads_the_rest() {
     assert_eq!(bench.control.stats().requests["GET /v1/opportunities"], 1, "nothing is tried any more");
 }
 
+/// As the command connects: with what the lake holds at hand.
+async fn seed_knowing(bench: &Bench, what: &str, kind: CredentialKind, force: bool) -> Result<Connected, AuthError> {
+    let (acme, run, what) = (tenant("acme"), RunId::new(), Secret::new(what));
+    let known = sync::known(&bench.world, &acme).await;
+    let auth = Auth::new(bench.world.config.clone(), bench.state(), bench.world.clock, run).unwrap();
+    let auth = Arc::new(auth.knowing(known));
+    let lease = Arc::new(bench.state().lease(&acme, run).await.unwrap());
+    match kind {
+        CredentialKind::OAuth => auth.seed_refresh_token(&acme, lease, what, force).await,
+        CredentialKind::ApiKey => auth.seed_api_key(&acme, lease, what, force).await,
+    }
+}
+
+fn refused(outcome: Result<Connected, AuthError>) -> Option<Refused> {
+    match outcome {
+        Err(AuthError::Connect { kind, .. }) => Some(kind),
+        Err(other) => panic!("{other}"),
+        Ok(_) => None,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_api_key_takes_the_place_of_a_consent_only_by_force() {
+    let bench = bench().await;
+    consent(&bench, "acme", false).await.unwrap();
+    bench.sync().await;
+    let before = grant(&bench).await;
+    bench.control.reset_stats();
+    let key = bench.control.api_key("birch").unwrap();
+    let error = seed_knowing(&bench, &key, CredentialKind::ApiKey, false).await.unwrap_err();
+    assert_snapshot!(said(&error), @r"
+    connecting tenant acme failed: it is connected by a consent, and an API key would take its place
+    hint: an API key does not say of which account it is: make sure that it is of the same one, then use --force; or `hirelake disconnect acme` first, which revokes the consent
+    ");
+    assert_eq!(sync::code(&error.into()), ExitCode::Configuration);
+    let key = bench.control.api_key("acme").unwrap();
+    assert_eq!(refused(seed(&bench, &key, CredentialKind::ApiKey, false).await), Some(Refused::OtherKind));
+    assert_eq!((grant(&bench).await, bench.control.stats().requests.len()), (before, 0));
+    seed_knowing(&bench, &key, CredentialKind::ApiKey, true).await.unwrap();
+    bench.sync().await;
+    bench.assert_right("acme").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_credential_of_another_account_is_told_by_what_the_lake_holds() {
+    use CredentialKind::{ApiKey, OAuth};
+    let bench = bench().await;
+    let key = |account: &str| bench.control.api_key(account).unwrap();
+    seed_knowing(&bench, &key("birch"), ApiKey, false).await.unwrap();
+    // Nothing was synced yet, so there is nothing to mix.
+    seed_knowing(&bench, &key("acme"), ApiKey, false).await.unwrap();
+    bench.sync().await;
+    let before = grant(&bench).await.unwrap();
+    assert_snapshot!(said(&seed_knowing(&bench, &key("birch"), ApiKey, false).await.unwrap_err()), @r"
+    connecting tenant acme failed: none of the users that the new credential sees is in the lake, so it is of another account
+    hint: give the credential of the right account, or use another tenant name; `hirelake disconnect acme --erase-lake` makes room for another account, and --force mixes both
+    ");
+    assert_eq!(
+        refused(seed_knowing(&bench, &elsewhere(&bench, "birch"), OAuth, false).await),
+        Some(Refused::WrongAccount)
+    );
+    // All but the note that the seed is used up.
+    let after = grant(&bench).await.unwrap();
+    assert_eq!((after.generation, after.sealed), (before.generation, before.sealed));
+    // A key is rotated as before, by a comparison or without one.
+    seed_knowing(&bench, &key("acme"), ApiKey, false).await.unwrap();
+    seed(&bench, &key("acme"), ApiKey, false).await.unwrap();
+    // Where nobody looked into the lake, as on the page, a consent in a key's place is not believed.
+    assert_eq!(refused(consent(&bench, "acme", false).await), Some(Refused::AccountUnknown));
+    seed_knowing(&bench, &elsewhere(&bench, "acme"), OAuth, false).await.unwrap();
+    bench.sync().await;
+    bench.assert_right("acme").await;
+
+    // After it was let go its lake is still there.
+    disconnect::run(&bench.world, &tenant("acme"), false).await.unwrap();
+    assert_eq!(refused(seed_knowing(&bench, &key("birch"), ApiKey, false).await), Some(Refused::WrongAccount));
+    // With a key that may list nothing there is nothing to compare.
+    let no = Action::Status { code: 403, body: None, retry_after: None };
+    bench.control.fault(Fault { route: "GET /v1/".into(), account: None, skip: 0, times: 0, action: no });
+    assert_eq!(refused(seed_knowing(&bench, &key("acme"), ApiKey, false).await), Some(Refused::AccountUnknown));
+    bench.control.clear_faults();
+    seed_knowing(&bench, &key("acme"), ApiKey, false).await.unwrap();
+    bench.sync().await;
+    bench.assert_right("acme").await;
+    disconnect::run(&bench.world, &tenant("acme"), true).await.unwrap();
+    seed_knowing(&bench, &key("birch"), ApiKey, false).await.unwrap();
+    bench.sync().await;
+    assert_eq!(bench.living("acme", "users").await, bench.truth("birch", "users"));
+}
+
 /// A sandbox on the machine's own clock, for runs of the binary.
 pub async fn real_sandbox(dir: &Path) -> sandbox::Running {
     let sandbox = sandbox::start(sandbox::Options {
@@ -647,6 +737,11 @@ async fn the_commands_connect_by_a_seed_and_by_a_pasted_address() {
     let acme = &status[&tenant("acme")];
     assert_eq!(acme.tables["opportunities"].rows as usize, control.dump("acme", "opportunities").unwrap().len());
     assert!(acme.held_by.is_none(), "every command gives its hold back");
+
+    // A key says nothing about its account: it replaces no consent by itself, and nobody is asked for anything.
+    std::fs::write(file, control.api_key("acme").unwrap()).unwrap();
+    let refused = hirelake(dir.path(), &["connect", "acme", "--api-key-file", file]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(2), "{refused:?}");
 
     // A seed is used up before it is known whose it is: where it cannot be stored, its successor is not lost.
     let scopes = hirelake::catalog::embedded().unwrap().oauth.scopes.join(" ");

@@ -1,11 +1,13 @@
 //! Grants near their idle limit are refreshed, and nobody else is asked for.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use hirelake::auth::vault::Vault;
 use hirelake::auth::{CredentialKind, Grant, Standing, Tokens};
 use hirelake::catalog::Environment;
 use hirelake::clock::Timestamp;
+use hirelake::config::Config;
 use hirelake::keepalive::{self, Fate, Options, Outcome};
 use hirelake::names::RunId;
 use hirelake::report::ExitCode;
@@ -17,7 +19,7 @@ use hirelake::sync::World;
 use insta::assert_snapshot;
 use object_store::path::Path;
 
-use crate::harness::{Bench, CLIENT, NOW, Setup, VAULT_KEY, tenant};
+use crate::harness::{Bench, CLIENT, NOW, Setup, VAULT_KEY, private, tenant};
 
 const DAY: Duration = Duration::from_secs(86_400);
 const TOKEN: &str = "POST /oauth/token";
@@ -443,4 +445,63 @@ async fn one_tenant_is_told_in_full() {
     connect again          hirelake connect acme
     ");
     let _: Timestamp = acme.grant.as_ref().unwrap().expires_at.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wrong_vault_key_is_told_though_nothing_is_due() {
+    let mut bench = bench(&["acme", "birch", "cedar"], "").await;
+    for name in ["acme", "birch"] {
+        write(&bench, name, grant(&bench, name, 0, 0, live())).await;
+    }
+    assert_eq!(keep(&bench).await.code, ExitCode::Done);
+    let file = bench.dir.path().join("hirelake.toml");
+    private(&bench.dir.path().join("vault.key"), &"5eed".repeat(16));
+    let config = Config::load_with(Some(&file), std::iter::empty()).unwrap();
+    bench.world.config = Arc::new(config);
+    bench.control.reset_stats();
+    let outcome = keep(&bench).await;
+    assert_eq!(outcome.code, ExitCode::Configuration);
+    assert_snapshot!(outcome.lines(&bench.world).join("\n"), @"
+    error: the grants of 2 tenants (acme, birch) do not open: it is sealed with the vault key 96f88271, and the key at hand is f28f1656
+    hint: nothing is lost; give back that key: as the key of [vault], or after a change of keys among its `previous`
+    ");
+    assert!(outcome.summary().contains(r#""failed":["acme","birch"]"#), "{}", outcome.summary());
+    // One that was connected since, under this key.
+    bench.connect("cedar").await;
+    assert_eq!(keep(&bench).await.code, ExitCode::Partial);
+    assert_eq!(bench.control.stats().token_requests, 1, "only the consent");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_table_whose_scope_a_new_consent_left_out_is_told() {
+    let bench = Setup::new(20).start().await;
+    bench.connect("acme").await;
+    bench.sync().await;
+    let line = bench.state().grants(&tenant("acme"));
+    let last = line.last::<Grant>().await.unwrap().unwrap();
+    let left_out = ["users:read:admin", "applications:read:admin"];
+    let scopes = last.body.scopes.iter().filter(|s| !left_out.contains(&s.as_str())).cloned().collect();
+    line.append(last.n, Grant { scopes, ..last.body }).await.unwrap();
+    bench.pass(Duration::from_secs(60)).await;
+
+    let report = bench.sync().await;
+    let notes = |table: &str| report.tenants[&tenant("acme")].resources[table].notes.join("; ");
+    assert_snapshot!(notes("users"), @"not granted: it needs the scope users:read:admin; it was read before: its rows stay as they are, and fall behind until users:read:admin is granted again");
+    assert!(notes("applications").ends_with("fall behind until applications:read:admin is granted again"));
+    assert_eq!(notes("stages"), "");
+    let all = status::read(&bench.world).await.unwrap();
+    let troubles = status::troubles(&bench.world, &all, None);
+    assert_eq!(status::verdict(&troubles), ExitCode::Partial);
+    let said: Vec<_> = troubles.iter().map(|t| format!("{}\nhint: {}", t.what, t.hint)).collect();
+    assert_snapshot!(said.join("\n"), @"
+    tables are no longer read and fall behind: applications, applications_deleted, posting_users, users
+    hint: the newest consent left out applications:read:admin users:read:admin: have the customer connect again (`hirelake connect acme`) with all scopes registered for the app, or leave these resources out
+    ");
+    assert_eq!(all[&tenant("acme")].reconnect.as_deref(), Some("hirelake connect acme"));
+    // With it, all is well again.
+    bench.connect("acme").await;
+    bench.sync().await;
+    bench.assert_right("acme").await;
+    let all = status::read(&bench.world).await.unwrap();
+    assert_eq!(status::troubles(&bench.world, &all, None), []);
 }

@@ -460,8 +460,13 @@ async fn when_three_die_in_a_row_the_app_is_suspected_and_the_fourth_left_alone(
     hint: check client_id and environment of app main and whether it still exists at the provider; nobody was marked dead, and the next run asks again; if the app is right, the customers must connect again: `hirelake connect d`
     ");
     assert_eq!(grant(&bench, "d").await, before);
+    let all = status::read(&bench.world).await.unwrap();
     for name in &names[..3] {
         assert_eq!(health(&bench, name).await, "uncertain");
+        // What `status` has of the run is the verdict, not what was thought in between.
+        let last = all[&tenant(name)].last_run.as_ref().unwrap();
+        let error = last.error.as_deref().unwrap();
+        assert!(!last.ok && error.starts_with(&format!("tenant {name} was refused: 3 tenants of app main")), "{error}");
     }
     // The next run asks each once more and comes to the fourth, which works: so the others are dead.
     let report = sync(&bench).await;

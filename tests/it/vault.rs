@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use hirelake::auth::connect::Callback;
 use hirelake::auth::rotate::{Holdings, Rotated};
 use hirelake::auth::{Auth, Grant, Standing};
 use hirelake::config::Config;
 use hirelake::names::RunId;
 use hirelake::report::ExitCode;
 use hirelake::sandbox::{AccountSize, Action, Fault};
+use hirelake::secret::Secret;
 use hirelake::state::State;
 use hirelake::sync::{self, Options, World};
 use insta::assert_snapshot;
@@ -292,4 +294,49 @@ async fn the_commands_change_a_key_and_say_what_each_sealed() {
         assert!(!said.concat().contains(secret));
     }
     sandbox.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_way_to_connect_replaces_a_grant_that_the_key_at_hand_does_not_open() {
+    let bench = two().await;
+    let acme = tenant("acme");
+    let before = grant(&bench, "acme").await;
+    let wrong = auth(&rekeyed(&bench, false));
+    bench.control.reset_stats();
+    let scopes = bench.world.config.scopes(&acme).unwrap().joined();
+    let seed = bench.control.grant("acme", CLIENT, &scopes).unwrap().refresh_token.unwrap();
+    let key = bench.control.api_key("acme").unwrap();
+    let consent = async |auth: &Arc<Auth>, force| {
+        let invitation = auth.invite(&acme).unwrap();
+        let mut link = invitation.link.clone();
+        link.query_pairs_mut().append_pair("auto_accept", "acme");
+        let browser = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+        let answer = browser.get(link).send().await.unwrap();
+        let back = answer.headers()["location"].to_str().unwrap().parse().unwrap();
+        let lease = bench.state().lease(&acme, RunId::new()).await.unwrap();
+        let done = auth.exchange(&acme, &lease, &invitation, Callback::from_url(&back), force).await;
+        lease.release().await.unwrap();
+        done
+    };
+    let lease = Arc::new(bench.state().lease(&acme, RunId::new()).await.unwrap());
+    let seeded = wrong.seed_refresh_token(&acme, lease.clone(), Secret::new(seed.clone()), false).await;
+    let keyed = wrong.seed_api_key(&acme, lease.clone(), Secret::new(key), false).await;
+    Arc::into_inner(lease).unwrap().release().await.unwrap();
+    let refused = [seeded.unwrap_err(), keyed.unwrap_err(), consent(&wrong, false).await.unwrap_err()];
+    let [told, also, and_also] = refused.each_ref().map(ToString::to_string);
+    assert!(told == also && told == and_also);
+    assert_snapshot!(told, @"
+    the stored grant of tenant acme does not open, so it was not replaced: it is sealed with the vault key 96f88271, and the key at hand is f28f1656
+    hint: nothing is lost; give back that key: as the key of [vault], or after a change of keys among its `previous`; where that key is lost for good, --force replaces the grant
+    ");
+    assert!(refused.into_iter().all(|error| sync::code(&error.into()) == ExitCode::Configuration));
+    // Nothing was used up for it: neither code nor seed.
+    assert_eq!(bench.control.stats().token_requests, 0);
+    assert_eq!(grant(&bench, "acme").await, before);
+    bench.sync().await;
+
+    // A key that is lost for good.
+    consent(&wrong, true).await.unwrap();
+    assert_eq!(grant(&bench, "acme").await.sealed.unwrap().key, wrong.vault().key_id());
+    assert_eq!(grant(&bench, "birch").await.sealed.unwrap().key, OLD);
 }
