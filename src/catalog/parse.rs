@@ -15,8 +15,8 @@ use toml::Spanned;
 use url::Url;
 
 use super::{
-    ByDefault, Column, ColumnType, Endpoints, Expand, Granularity, Mode, OAuthFacts, Paging, Partition, Provider, Rate,
-    Resource, Skip, SkipIf, Span, TimeFilter, arrow_type,
+    ByDefault, Class, Column, ColumnType, Confidential, Endpoints, Expand, Granularity, Mode, OAuthFacts, Paging, Partition, Provider, Rate,
+    Resource, Skip, SkipIf, Span, TimeFilter, arrow_type, held_by,
 };
 use crate::names::ResourceName;
 
@@ -242,6 +242,16 @@ struct RawProvider {
     sandbox: RawEndpoints,
     #[serde(default)]
     oauth: RawOAuth,
+    confidential: Option<RawConfidential>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawConfidential {
+    param: String,
+    value: String,
+    scope: Spanned<String>,
+    mark: String,
 }
 
 #[derive(Deserialize)]
@@ -337,6 +347,8 @@ struct RawResource {
     dormant: Option<Spanned<String>>,
     absent_is_empty: Option<Spanned<bool>>,
     skip: Option<Spanned<RawSkip>>,
+    confidential: Option<Spanned<String>>,
+    secret: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize)]
@@ -390,6 +402,7 @@ struct RawColumn {
     also: Vec<String>,
     about: Option<String>,
     fields: Option<Vec<Spanned<RawColumn>>>,
+    class: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize)]
@@ -437,6 +450,7 @@ fn assemble(sources: &[Source]) -> Result<Provider, CatalogError> {
         return Err(CatalogError::TooLarge { path: String::new(), what: "there is no catalogue at all".into() });
     };
     let oauth = oauth(first, &files)?;
+    let confidential = confidential(sources, &files, &oauth)?;
     let entries = entries(sources, &files, &first_file.defaults)?;
     let mut resources = Vec::with_capacity(entries.len());
     for entry in &entries {
@@ -446,6 +460,10 @@ fn assemble(sources: &[Source]) -> Result<Provider, CatalogError> {
         check(entry, resource, &resources)?;
     }
     for (entry, resource) in entries.iter().zip(&resources) {
+        if let (Some(at), None) = (&entry.raw.get_ref().confidential, &confidential) {
+            let message = "key `confidential`: the provider has no `[provider.confidential]`";
+            return Err(entry.fault(at, message, Some("say there how confidential records are asked for".into())));
+        }
         no_circle(entry, resource, &resources)?;
     }
     // An extracted resource has no listing of its own: it is read where its records stand.
@@ -463,6 +481,7 @@ fn assemble(sources: &[Source]) -> Result<Provider, CatalogError> {
         rate: rate(sources, &files)?,
         oauth,
         resources,
+        confidential,
     })
 }
 
@@ -537,6 +556,25 @@ fn oauth(first: &Source, files: &[RawFile]) -> Result<OAuthFacts, CatalogError> 
         // A provider that says nothing of it is not sent what it may not know.
         pkce: get(first, files, "pkce", |o| o.pkce.as_ref()).unwrap_or(false),
     })
+}
+
+fn confidential(
+    sources: &[Source],
+    files: &[RawFile],
+    oauth: &OAuthFacts,
+) -> Result<Option<Confidential>, CatalogError> {
+    let Some((source, raw)) = last(sources, files, |p| p.confidential.as_ref()) else { return Ok(None) };
+    let scope = raw.scope.get_ref();
+    if !oauth.scopes.contains(scope) {
+        let near = nearest(scope, oauth.scopes.iter().map(String::as_str)).map(|n| format!("did you mean `{n}`?"));
+        return Err(source.fault(raw.scope.span(), format!("key `scope`: the provider has no scope `{scope}`"), near));
+    }
+    Ok(Some(Confidential {
+        param: raw.param.clone(),
+        value: raw.value.clone(),
+        scope: scope.clone(),
+        mark: raw.mark.clone(),
+    }))
 }
 
 fn endpoints<'a>(
@@ -709,6 +747,8 @@ fn resource(entry: &Entry<'_>, oauth: &OAuthFacts) -> Result<Resource, CatalogEr
         span: raw.span.as_ref().map(|s| Span { start: s.get_ref().start.clone(), end: s.get_ref().end.clone() }),
         content_key: raw.content_key.as_ref().map(|c| c.get_ref().clone()),
         dormant: raw.dormant.as_ref().map(|c| c.get_ref().clone()),
+        confidential: raw.confidential.as_ref().map(|c| c.get_ref().clone()),
+        secret: raw.secret.as_ref().map(|c| c.get_ref().clone()),
     })
 }
 
@@ -938,10 +978,20 @@ fn column(source: &Source, raw: &Spanned<RawColumn>, taken: &mut Names, depth: u
     if !taken.sources.insert(wire.clone()) {
         return fault(wire_span, format!("another column already takes `{wire}`"), None);
     }
-    if depth > 0 && (c.sensitive || c.volatile || c.from_parent.is_some()) {
-        let message = "`sensitive`, `volatile` and `from_parent` are said of whole columns".into();
+    if depth > 0 && (c.sensitive || c.volatile || c.from_parent.is_some() || c.class.is_some()) {
+        let message = "`sensitive`, `class`, `volatile` and `from_parent` are said of whole columns".into();
         return fault(raw.span(), message, Some("say it of the column that holds this field"));
     }
+    let class = c.class.as_ref().map(|word| {
+        Class::of(word.get_ref()).ok_or_else(|| {
+            let words = Class::ALL.map(Class::word);
+            let near = nearest(word.get_ref(), words).map(|n| format!("did you mean `{n}`?"));
+            let known = words.map(|w| format!("`{w}`")).join(", ");
+            let message =
+                format!("column `{name}`: key `class`: expected one of {known}, not `{}`", word.get_ref());
+            source.fault(word.span(), message, near)
+        })
+    });
     let ty = column_type(source, raw, taken, depth)?;
     if !c.also.is_empty() && matches!(ty, ColumnType::Text | ColumnType::Json | ColumnType::Ref) {
         return fault(raw.span(), format!("`also` has no meaning with type `{ty}`, which takes any text"), None);
@@ -951,6 +1001,7 @@ fn column(source: &Source, raw: &Spanned<RawColumn>, taken: &mut Names, depth: u
         source: wire,
         ty,
         sensitive: c.sensitive,
+        class: class.transpose()?,
         volatile: c.volatile,
         from_parent: c.from_parent.as_ref().map(|f| f.get_ref().clone()),
         also: c.also.clone(),
@@ -1114,6 +1165,22 @@ fn check(entry: &Entry<'_>, resource: &Resource, all: &[Resource]) -> Result<(),
     }
     if let Some(name) = &raw.dormant {
         find(entry, resource, "dormant", name.get_ref(), name)?;
+    }
+    for (key, name, ty) in
+        [("confidential", &raw.confidential, ColumnType::Text), ("secret", &raw.secret, ColumnType::Bool)]
+    {
+        let Some(name) = name else { continue };
+        let c = find(entry, resource, key, name.get_ref(), name)?;
+        if c.ty != ty {
+            let message = format!("key `{key}`: column `{}` is `{}`; expected `{ty}`", c.name, c.ty);
+            return Err(entry.fault(name, message, None));
+        }
+    }
+    for c in resource.columns.iter().filter(|c| c.class.is_some()) {
+        if let Some(why) = held_by(all, resource, c) {
+            let message = format!("column `{}` may have no `class`: {why}", c.name);
+            return Err(entry.column_fault(&c.name, message, None));
+        }
     }
     if let Some(name) = &raw.content_key {
         let c = find(entry, resource, "content_key", name.get_ref(), name)?;

@@ -101,6 +101,9 @@ fn facts(r: &Resource) -> Vec<(&'static str, String)> {
         }
         .to_owned(),
     ));
+    if r.confidential.is_some() {
+        facts.push(("hidden", "confidential ones, unless `confidential = true`".to_owned()));
+    }
     if !r.keep_extra {
         facts.push(("extra", "undeclared fields are dropped".to_owned()));
     }
@@ -132,11 +135,14 @@ fn row(table: &mut Table, c: &Column, depth: usize) {
     }
     ty.push_str(&closing);
     let mut marks = Vec::new();
-    if c.sensitive {
-        marks.push("sensitive");
+    match (c.sensitive, c.class) {
+        (true, Some(class)) => marks.push(format!("sensitive: {class}")),
+        (true, None) => marks.push("sensitive".to_owned()),
+        (false, Some(class)) => marks.push(class.to_string()),
+        (false, None) => {}
     }
     if c.volatile {
-        marks.push("volatile");
+        marks.push("volatile".to_owned());
     }
     let source = c.from_parent.as_ref().map_or_else(|| c.source.clone(), |f| format!("parent's {f}"));
     // A no-break space: the table trims ordinary ones.
