@@ -16,6 +16,7 @@ fn column(name: &str, ty: ColumnType) -> Column {
         source: name.into(),
         ty,
         sensitive: false,
+        class: None,
         volatile: false,
         from_parent: None,
         also: Vec::new(),
