@@ -13,6 +13,7 @@ pub mod connect;
 pub mod disconnect;
 mod grant;
 pub mod probe;
+mod pseudonym;
 pub mod rotate;
 mod spool;
 mod token;
@@ -150,6 +151,12 @@ pub enum AuthError {
         /// Why.
         source: VaultError,
     },
+    /// The key of the pseudonyms does not open.
+    #[error("the key of the pseudonyms cannot be opened: {}", pseudonyms_shut(.source))]
+    Pseudonyms {
+        /// Why.
+        source: VaultError,
+    },
     /// A request failed.
     #[error(transparent)]
     Http(#[from] HttpError),
@@ -171,6 +178,13 @@ pub enum AuthError {
         /// What to do.
         hint: String,
     },
+}
+
+fn pseudonyms_shut(source: &VaultError) -> String {
+    match source {
+        VaultError::Damaged => "it does not open with its own key: the entry was changed\nhint: restore `pseudonyms` of the state from a backup; a new key would give everybody other pseudonyms".into(),
+        source => source.to_string(),
+    }
 }
 
 /// What every tenant's session shares in one run.
