@@ -152,7 +152,7 @@ pub enum AuthError {
         source: VaultError,
     },
     /// The key of the pseudonyms does not open.
-    #[error("the key of the pseudonyms cannot be opened: {}", pseudonyms_shut(.source))]
+    #[error("the key of the pseudonyms cannot be opened{}", pseudonyms_hint(.source))]
     Pseudonyms {
         /// Why.
         source: VaultError,
@@ -180,10 +180,13 @@ pub enum AuthError {
     },
 }
 
-fn pseudonyms_shut(source: &VaultError) -> String {
+/// The vault's own hint speaks of tenants and apps, of which this key knows nothing.
+fn pseudonyms_hint(source: &VaultError) -> &'static str {
     match source {
-        VaultError::Damaged => "it does not open with its own key: the entry was changed\nhint: restore `pseudonyms` of the state from a backup; a new key would give everybody other pseudonyms".into(),
-        source => source.to_string(),
+        VaultError::Damaged => {
+            "\nhint: restore `pseudonyms` of the state from a backup; a new key would give everybody other pseudonyms"
+        }
+        _ => "",
     }
 }
 
