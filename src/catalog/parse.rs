@@ -15,8 +15,8 @@ use toml::Spanned;
 use url::Url;
 
 use super::{
-    ByDefault, Class, Column, ColumnType, Confidential, Endpoints, Expand, Granularity, Mode, OAuthFacts, Paging, Partition, Provider, Rate,
-    Resource, Skip, SkipIf, Span, TimeFilter, arrow_type, held_by,
+    ByDefault, Class, Column, ColumnType, Confidential, Endpoints, Expand, Granularity, Mode, OAuthFacts, Paging,
+    Partition, Provider, Rate, Resource, Skip, SkipIf, Span, TimeFilter, arrow_type, held_by,
 };
 use crate::names::ResourceName;
 
@@ -862,7 +862,11 @@ fn skip(entry: &Entry<'_>, raw: &RawSkip) -> Result<Skip, CatalogError> {
     let evidence = raw.evidence.get_ref().trim();
     if evidence.is_empty() {
         let message = "key `evidence`: say how it is known that such a parent has no children";
-        return Err(entry.fault(&raw.evidence, message, Some("or leave the rule out: it costs rows if it is wrong".into())));
+        return Err(entry.fault(
+            &raw.evidence,
+            message,
+            Some("or leave the rule out: it costs rows if it is wrong".into()),
+        ));
     }
     Ok(Skip { column: raw.column.get_ref().clone(), is, evidence: evidence.to_owned() })
 }
@@ -987,8 +991,7 @@ fn column(source: &Source, raw: &Spanned<RawColumn>, taken: &mut Names, depth: u
             let words = Class::ALL.map(Class::word);
             let near = nearest(word.get_ref(), words).map(|n| format!("did you mean `{n}`?"));
             let known = words.map(|w| format!("`{w}`")).join(", ");
-            let message =
-                format!("column `{name}`: key `class`: expected one of {known}, not `{}`", word.get_ref());
+            let message = format!("column `{name}`: key `class`: expected one of {known}, not `{}`", word.get_ref());
             source.fault(word.span(), message, near)
         })
     });
@@ -1192,7 +1195,8 @@ fn check(entry: &Entry<'_>, resource: &Resource, all: &[Resource]) -> Result<(),
     if resource.mode.parent().is_none()
         && let Some(c) = resource.columns.iter().find(|c| c.from_parent.is_some())
     {
-        let message = format!("column `{}`: `from_parent` has a meaning only with modes `extracted` and `children`", c.name);
+        let message =
+            format!("column `{}`: `from_parent` has a meaning only with modes `extracted` and `children`", c.name);
         return Err(entry.column_fault(&c.name, message, None));
     }
     Ok(())
@@ -1236,7 +1240,8 @@ fn children(
     if let Some(path) = &raw.path
         && resource.path.split('/').filter(|part| *part == ":id").count() != 1
     {
-        let message = "key `path`: expected `:id` once, where the parent's key stands, as in `/opportunities/:id/notes`";
+        let message =
+            "key `path`: expected `:id` once, where the parent's key stands, as in `/opportunities/:id/notes`";
         return Err(entry.fault(path, message, None));
     }
     filled_from(entry, resource, carrier)?;
@@ -1626,22 +1631,22 @@ mod tests {
         hint: add `fields = [{ name = …, type = … }]`, or use `json`
         mine/x.toml:5:83: column `n`: `fields` has no meaning with type `text`
         mine/x.toml:5:125: column `a`: this name is there already
-        mine/x.toml:5:85: column `a`: `sensitive`, `volatile` and `from_parent` are said of whole columns
+        mine/x.toml:5:85: column `a`: `sensitive`, `class`, `volatile` and `from_parent` are said of whole columns
         hint: say it of the column that holds this field
         mine/x.toml:5:65: column `n`: key `type`: at most 3 lists inside each other
-        mine/x.toml:5:73: unknown key `colour`; expected one of `name`, `type`, `source`, `sensitive`, `volatile`, `from_parent`, `also`, `about`, `fields`
+        mine/x.toml:5:73: unknown key `colour`; expected one of `name`, `type`, `source`, `sensitive`, `volatile`, `from_parent`, `also`, `about`, `fields`, `class`
         mine/x.toml:5:85: key `sensitive`: invalid type: string "yes", expected a boolean
         mine/x.toml:5:44: the key `type` is missing
         hint: add `type = …` here
         mine/x.toml:5:44: column `n`: `also` has no meaning with type `text`, which takes any text
-        mine/x.toml:5:53: resource `things`: column `n`: `from_parent` has a meaning only with mode `extracted`
+        mine/x.toml:5:53: resource `things`: column `n`: `from_parent` has a meaning only with modes `extracted` and `children`
         mine/x.toml:5:53: resource `things`: column `tenant` has the name of a partition folder
         hint: rename the column, and give its wire name as `source`
-        mine/x.toml:6:1: unknown key `colour`; expected one of `name`, `about`, `path`, `item`, `scope`, `query`, `expand`, `records`, `paging`, `mode`, `cursor`, `load`, `bare`, `of`, `from`, `field`, `key`, `parent`, `partition`, `columns`, `default`, `keep_extra`
-        mine/x.toml:6:1: unknown key `scop`; expected one of `name`, `about`, `path`, `item`, `scope`, `query`, `expand`, `records`, `paging`, `mode`, `cursor`, `load`, `bare`, `of`, `from`, `field`, `key`, `parent`, `partition`, `columns`, `default`, `keep_extra`
+        mine/x.toml:6:1: unknown key `colour`; expected one of `name`, `about`, `path`, `item`, `scope`, `query`, `expand`, `records`, `paging`, `mode`, `cursor`, `load`, `bare`, `of`, `from`, `field`, `key`, `parent`, `partition`, `columns`, `default`, `keep_extra`, `span`, `content_key`, `dormant`, `absent_is_empty`, `skip`, `confidential`, `secret`
+        mine/x.toml:6:1: unknown key `scop`; expected one of `name`, `about`, `path`, `item`, `scope`, `query`, `expand`, `records`, `paging`, `mode`, `cursor`, `load`, `bare`, `of`, `from`, `field`, `key`, `parent`, `partition`, `columns`, `default`, `keep_extra`, `span`, `content_key`, `dormant`, `absent_is_empty`, `skip`, `confidential`, `secret`
         hint: did you mean `scope`?
         mine/x.toml:5:8: key `mode`: invalid type: integer `3`, expected a string
-        mine/x.toml:5:8: resource `things`: key `mode`: expected `incremental`, `full`, `tombstones` or `extracted`, not `incremntal`
+        mine/x.toml:5:8: resource `things`: key `mode`: expected `incremental`, `full`, `tombstones`, `extracted` or `children`, not `incremntal`
         hint: did you mean `incremental`?
         mine/x.toml:2:8: resource `things`: the key `cursor` is missing: mode `incremental` needs it
         mine/x.toml:6:10: resource `things`: the key `cursor` has no meaning with mode `full`
@@ -1697,6 +1702,38 @@ mod tests {
         mine/x.toml:1:12: unclosed array table, expected `]`
         mine/x.toml:1:12: key `resource`: invalid type: integer `3`, expected a sequence
         "#);
+    }
+
+    #[test]
+    fn a_mistake_about_privacy_is_named_with_its_place() {
+        let columns = |more: &str| format!("[{{ name = \"id\", type = \"text\" }}, {more}]");
+        let b = "{ name = \"b\", type = \"text\", sensitive = true }";
+        let mut said = String::new();
+        for case in [
+            case(&[("columns", &columns("{ name = \"n\", type = \"text\", class = \"salary\" }"))]),
+            case(&[("columns", &columns("{ name = \"n\", type = \"text\", class = \"contacts\" }"))]),
+            case(&[("columns", "[{ name = \"id\", type = \"text\", class = \"identity\" }]")]),
+            case(&[("columns", &columns(b)), ("secret", "\"b\"")]),
+            case(&[("columns", &columns(b)), ("confidential", "\"bb\"")]),
+            "[provider.confidential]\nparam = \"c\"\nvalue = \"all\"\nmark = \"c\"\nscope = \"confidental:access:admin\"\n".into(),
+        ] {
+            match with(&case) {
+                Ok(_) => said += &format!("TAKEN: {case}\n"),
+                Err(e) => said += &format!("{e}\n"),
+            }
+        }
+        assert!(with(&case(&[("columns", &columns(b))])).is_ok(), "a class is not demanded of one's own columns");
+        insta::assert_snapshot!(said, @"
+        mine/x.toml:5:81: column `n`: key `class`: expected one of `identity`, `contact`, `free_text`, `answers`, `documents`, `pay`, `technical`, `protected`, not `salary`
+        mine/x.toml:5:81: column `n`: key `class`: expected one of `identity`, `contact`, `free_text`, `answers`, `documents`, `pay`, `technical`, `protected`, not `contacts`
+        hint: did you mean `contact`?
+        mine/x.toml:5:21: resource `things`: column `id` may have no `class`: it is the key, by which a row is found
+        mine/x.toml:6:10: resource `things`: key `secret`: column `b` is `text`; expected `bool`
+        mine/x.toml:6:16: resource `things`: key `confidential`: there is no column `bb`
+        hint: did you mean `b`?
+        mine/x.toml:5:9: key `scope`: the provider has no scope `confidental:access:admin`
+        hint: did you mean `confidential:access:admin`?
+        ");
     }
 
     #[test]

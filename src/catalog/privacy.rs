@@ -186,7 +186,10 @@ mod tests {
                 "offers.fields"
             ]
         );
-        assert_eq!(of(Class::Identity), ["opportunities.name", "applications.name", "contacts.name", "offers.signatures"]);
+        assert_eq!(
+            of(Class::Identity),
+            ["opportunities.name", "applications.name", "contacts.name", "offers.signatures"]
+        );
     }
 
     #[test]

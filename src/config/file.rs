@@ -9,11 +9,12 @@ use toml::{Table as TomlTable, Value};
 use url::Url;
 
 use super::{
-    App, Config, ConfigError, ConnectConfig, DEFAULT_FILE, KeepaliveConfig, NOT_A_SOURCE, Reconcile, SecretSource, TenantConfig,
-    first_line, hint_line,
+    App, Config, ConfigError, ConnectConfig, DEFAULT_FILE, KeepaliveConfig, NOT_A_SOURCE, Reconcile, SecretSource,
+    TenantConfig, first_line, hint_line,
 };
 use crate::catalog::{
-    self, Act, ByDefault, Class, Endpoints, Environment, Granularity, Mode, OnDelete, Privacy, Provider, Rate, Resource, Table, is_loopback, scopes,
+    self, Act, ByDefault, Class, Endpoints, Environment, Granularity, Mode, OnDelete, Privacy, Provider, Rate,
+    Resource, Table, is_loopback, scopes,
 };
 use crate::names::{AppName, ResourceName, Tenant};
 
@@ -627,7 +628,12 @@ impl Checker<'_> {
     ) -> Result<(), ConfigError> {
         for (key, setting) in raw {
             let refuse = |what: String, hint: String| {
-                Err(self.invalid(&self.privacy_section(section, key), key.rsplit('.').next().unwrap_or(key), what, hint))
+                Err(self.invalid(
+                    &self.privacy_section(section, key),
+                    key.rsplit('.').next().unwrap_or(key),
+                    what,
+                    hint,
+                ))
             };
             match setting {
                 RawSetting::Columns(columns) => {

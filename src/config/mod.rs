@@ -434,7 +434,8 @@ impl Config {
         }
         let of = self.tenant(tenant);
         let asked = self.resources(tenant).into_iter().filter(|r| of.asks_for(r));
-        scopes::least(&self.provider, asked.flat_map(|r| self.scopes_of(of, r))).map_err(|e| self.too_many(&format!("tenant {tenant}"), &e))
+        scopes::least(&self.provider, asked.flat_map(|r| self.scopes_of(of, r)))
+            .map_err(|e| self.too_many(&format!("tenant {tenant}"), &e))
     }
 
     /// The scopes without which something that is wanted of a tenant cannot be read: of the resources that the
@@ -463,9 +464,10 @@ impl Config {
             return Ok(scopes.clone());
         }
         let asks = |t: &&TenantConfig, r: &Resource| t.resources.contains(&r.name) && t.asks_for(r);
-        let all = self.provider.resources.iter().flat_map(|r| {
-            self.app_tenants(app).filter(move |t| asks(t, r)).flat_map(move |t| self.scopes_of(t, r))
-        });
+        let all =
+            self.provider.resources.iter().flat_map(|r| {
+                self.app_tenants(app).filter(move |t| asks(t, r)).flat_map(move |t| self.scopes_of(t, r))
+            });
         scopes::least(&self.provider, all).map_err(|e| self.too_many(&format!("app {}", app.name), &e))
     }
 

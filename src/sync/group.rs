@@ -21,8 +21,8 @@ use crate::clock::Timestamp;
 use crate::extract::{self, Decoded, ExtractError, Pager};
 use crate::http::Priority;
 use crate::load::{self, Deletion, KEY_SEPARATOR, Lake, LoadError, Merged, Runs, Spill, Suppress, Ticket};
-use crate::plan::{Active, Filter, Splitter, Wish, Work, certain};
 use crate::names::ResourceName;
+use crate::plan::{Active, Filter, Splitter, Wish, Work, certain};
 use crate::report::{Failure, Outcome, ResourceReport};
 use crate::state::{Commit, CommitKind, Entry, PartitionFigures, Window};
 use crate::transform::{Decoder, Drift, KIND, KIND_READ, Page, Rejected};
@@ -739,7 +739,8 @@ impl Group {
         let rows = load::select(&self.run.lake, table, &[key, column], &absent.iter().cloned().collect()).await?;
         let text = |name: &str| rows.column_by_name(name).and_then(|c| c.as_string_opt::<i32>());
         let (Some(ids), Some(marks)) = (text(key), text(column)) else { return Ok(()) };
-        let hidden: BTreeSet<&str> = ids.iter().zip(marks).filter(|(_, m)| *m == mark).filter_map(|(id, _)| id).collect();
+        let hidden: BTreeSet<&str> =
+            ids.iter().zip(marks).filter(|(_, m)| *m == mark).filter_map(|(id, _)| id).collect();
         absent.retain(|id| !hidden.contains(id.as_str()));
         Ok(())
     }

@@ -454,7 +454,8 @@ impl TenantJob {
         let outcome = run.resources(report).await;
         let former = report.former_privacy.len();
         if former > 0 {
-            let tables = if former == 1 { "1 table still holds".to_owned() } else { format!("{former} tables still hold") };
+            let tables =
+                if former == 1 { "1 table still holds".to_owned() } else { format!("{former} tables still hold") };
             report.notes.push(format!(
                 "privacy was set otherwise before: {tables} rows of the former setting; `hirelake sync --tenant {} --full` rewrites them",
                 run.tenant
@@ -707,11 +708,7 @@ impl TenantRun {
     }
 
     /// Children of one generation side by side, those of children after their parents.
-    async fn all_children(
-        self: &Arc<Self>,
-        mut left: Vec<Chosen>,
-        report: &mut TenantReport,
-    ) -> Result<(), SyncError> {
+    async fn all_children(self: &Arc<Self>, mut left: Vec<Chosen>, report: &mut TenantReport) -> Result<(), SyncError> {
         while !left.is_empty() {
             let names: Vec<ResourceName> = left.iter().map(|c| c.resource.name.clone()).collect();
             let waits = |c: &Chosen| c.resource.mode.parent().is_some_and(|p| names.contains(p));
@@ -926,7 +923,12 @@ impl Done {
     fn failed(resource: &Resource, error: &SyncError) -> Self {
         let mode = resource.mode.word().into();
         let report = ResourceReport { outcome: Outcome::Failed, mode, ..ResourceReport::default() };
-        Self { resource: resource.name.clone(), report, failure: Some(fail(Some(&resource.name), error)), former: false }
+        Self {
+            resource: resource.name.clone(),
+            report,
+            failure: Some(fail(Some(&resource.name), error)),
+            former: false,
+        }
     }
 }
 

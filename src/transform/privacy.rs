@@ -8,7 +8,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray as _, GenericListArray, StringArray, StringBuilder, StructArray, UInt32Array, new_null_array,
+    Array, ArrayRef, AsArray as _, GenericListArray, StringArray, StringBuilder, StructArray, UInt32Array,
+    new_null_array,
 };
 use arrow::compute::take;
 use arrow::datatypes::{DataType, FieldRef};
@@ -110,8 +111,7 @@ impl Rules {
     /// taken out of this one's records may be left in them.
     #[must_use]
     pub fn new(resource: &Resource, all: &[Resource], privacy: &Privacy) -> Option<Self> {
-        let rule =
-            |c: &Column, act| Rule { name: c.name.clone(), source: c.source.clone(), ty: c.ty.clone(), act };
+        let rule = |c: &Column, act| Rule { name: c.name.clone(), source: c.source.clone(), ty: c.ty.clone(), act };
         let acts = resource.columns.iter().map(|c| rule(c, privacy.act(resource, c)));
         let mut columns: Vec<Rule> = acts.filter(|rule| rule.act != Act::Keep).collect();
         // A key that is made of the whole content would give dropped answers away to whoever tries them all.
@@ -258,7 +258,10 @@ impl Rules {
         }
         let Ok(Members(members)) = serde_json::from_str(text) else {
             // An id may stand in an object's place.
-            return serde_json::from_str::<&str>(text).is_ok().then(|| text.to_owned()).filter(|_| text.len() <= ID_BYTES);
+            return serde_json::from_str::<&str>(text)
+                .is_ok()
+                .then(|| text.to_owned())
+                .filter(|_| text.len() <= ID_BYTES);
         };
         let secret = self.secret.as_ref().filter(|s| {
             members.iter().any(|(key, value)| *key == s.source && !matches!(value.get(), "false" | "null"))
@@ -603,7 +606,8 @@ mod tests {
 
     #[test]
     fn a_record_for_the_quarantine_is_stripped() {
-        let rules = rules("opportunities", &privacy(&[(Class::Identity, Act::Drop), (Class::Contact, Act::Pseudonymize)]));
+        let rules =
+            rules("opportunities", &privacy(&[(Class::Identity, Act::Drop), (Class::Contact, Act::Pseudonymize)]));
         let strip = |text: &str| String::from_utf8(rules.as_ref().unwrap().strip(text.as_bytes())).unwrap();
         assert_eq!(
             strip(

@@ -19,7 +19,8 @@ use crate::lake::{of, rewritten};
 
 const MINUTES: Duration = Duration::from_secs(600);
 const RATE: &str = "rate = { per_second = 1000.0, burst = 1000 }\n";
-const PEOPLE: &str = "resources = [\"opportunities\", \"applications\", \"contacts\", \"notes\", \"files\", \"resumes\"]\n";
+const PEOPLE: &str =
+    "resources = [\"opportunities\", \"applications\", \"contacts\", \"notes\", \"files\", \"resumes\"]\n";
 
 fn settings(lines: &str, privacy: &str) -> String {
     format!("{RATE}{lines}[defaults.privacy]\n{privacy}")
@@ -167,8 +168,7 @@ async fn a_pseudonym_is_the_same_in_every_table_and_run_and_another_in_another_s
     let lines = "resources = [\"opportunities\", \"contacts\"]\n";
     let mut bench = connected(40, lines, privacy).await;
     bench.sync().await;
-    let (people, contacts) =
-        (mails(&bench, "opportunities", "contact").await, mails(&bench, "contacts", "id").await);
+    let (people, contacts) = (mails(&bench, "opportunities", "contact").await, mails(&bench, "contacts", "id").await);
     assert!(people.len() > 20);
     assert_eq!(people, contacts, "tables are joined by them");
     let mut columns = canaries(&bench, &[("opportunities", &["name", "emails"]), ("contacts", &["name", "emails"])]);
@@ -264,7 +264,8 @@ async fn secret_notes_keep_their_row_and_say_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn a_changed_setting_is_told_until_everything_is_loaded_anew() {
-    let lines = "resources = [\"opportunities\", \"applications\", \"contacts\", \"users\", \"requisitions\", \"files\"]\n";
+    let lines =
+        "resources = [\"opportunities\", \"applications\", \"contacts\", \"users\", \"requisitions\", \"files\"]\n";
     let mut bench = connected(40, lines, "").await;
     let report = bench.sync().await;
     assert!(!said(&report).contains("privacy"));
@@ -508,14 +509,20 @@ fn a_tenants_word_counts_before_its_apps_and_that_before_the_defaults() {
          [tenants.acme]\nconfidential = false\n[tenants.acme.privacy]\npay = \"keep\"\nsecret_notes = \"keep\"\nextra = \"drop\"\n"
     );
     let config = load(dir.path(), &text, &[("HIRELAKE_DEFAULTS__PRIVACY__CONTACTS__NAME", "keep")]).unwrap();
-    for (name, pay, secret, extra, hidden) in [("acme", Act::Keep, false, true, false), ("birch", Act::Drop, true, false, true)] {
+    for (name, pay, secret, extra, hidden) in
+        [("acme", Act::Keep, false, true, false), ("birch", Act::Drop, true, false, true)]
+    {
         let of = config.tenant(&tenant(name));
         let classes = [Class::Contact, Class::Identity, Class::Pay].map(|c| of.privacy.classes[&c]);
         assert_eq!(classes, [Act::Pseudonymize, Act::Drop, pay], "{name}");
         assert_eq!((of.privacy.drop_secret, of.privacy.drop_extra, of.confidential), (secret, extra, hidden), "{name}");
         for table in ["opportunities", "contacts"] {
             let resource = config.provider.resource(table).unwrap();
-            assert_eq!(of.privacy.act(resource, resource.column("name").unwrap()), Act::Keep, "a column before its class");
+            assert_eq!(
+                of.privacy.act(resource, resource.column("name").unwrap()),
+                Act::Keep,
+                "a column before its class"
+            );
         }
     }
 }
