@@ -130,7 +130,7 @@ fn a_mistake_in_a_catalogue_of_ones_own_is_named_with_its_place() {
         said += &format!("{}\n", plain(&e.to_string(), dir.path()));
     }
     insta::assert_snapshot!(said, @"
-    DIR/mine/x.toml:5:1: unknown key `colour`; expected one of `name`, `about`, `path`, `item`, `scope`, `query`, `expand`, `records`, `paging`, `mode`, `cursor`, `load`, `bare`, `of`, `from`, `field`, `key`, `parent`, `partition`, `columns`, `default`, `keep_extra`
+    DIR/mine/x.toml:5:1: unknown key `colour`; expected one of `name`, `about`, `path`, `item`, `scope`, `query`, `expand`, `records`, `paging`, `mode`, `cursor`, `load`, `bare`, `of`, `from`, `field`, `key`, `parent`, `partition`, `columns`, `default`, `keep_extra`, `span`, `content_key`, `dormant`, `absent_is_empty`, `skip`, `confidential`, `secret`
     DIR/mine/x.toml:3:12: the key `type` is missing
     hint: add `type = …` here
     DIR/mine/x.toml:3:36: column `shoe`: key `type`: unknown type `number`; expected one of `text`, `int`, `int(lenient)`, `float`, `bool`, `timestamp`, `timestamp(lenient)`, `json`, `ref`, `struct` or `list<…>` of one
@@ -277,7 +277,7 @@ fn a_secret_written_into_the_file_is_refused_and_never_shown() {
     hint: `hirelake init --print` shows every key with its meaning
     DIR/hirelake.toml:4:17: key `client_secret`: expected where the secret is: `{ env = "NAME" }`, `{ file = "PATH" }` or `{ command = ["PROGRAM"] }`
     hint: secrets never stand in this file: say in which variable or file they are
-    DIR/hirelake.toml:4:1: unknown field `secret`, expected one of `title`, `description`, `logo`, `environment`, `client_id`, `client_secret`, `redirect_uris`, `scopes`, `pkce`, `api_base`, `authorize`, `token`, `revoke`, `audience`, `hosts`
+    DIR/hirelake.toml:4:1: unknown field `secret`, expected one of `title`, `description`, `logo`, `environment`, `client_id`, `client_secret`, `redirect_uris`, `scopes`, `pkce`, `api_base`, `authorize`, `token`, `revoke`, `audience`, `hosts`, `privacy`, `confidential`
     hint: secrets never stand in this file: say in which variable or file they are
     DIR/hirelake.toml:2:7: key `key`: expected where the secret is: `{ env = "NAME" }`, `{ file = "PATH" }` or `{ command = ["PROGRAM"] }`
     hint: secrets never stand in this file: say in which variable or file they are
@@ -285,7 +285,7 @@ fn a_secret_written_into_the_file_is_refused_and_never_shown() {
     hint: secrets never stand in this file: say in which variable or file they are
     DIR/hirelake.toml:1:9: key `vault`: invalid type: a string, expected a section
     hint: `hirelake init --print` shows every key with its meaning
-    DIR/hirelake.toml:5:1: unknown field `refresh_token`, expected one of `title`, `description`, `logo`, `environment`, `client_id`, `client_secret`, `redirect_uris`, `scopes`, `pkce`, `api_base`, `authorize`, `token`, `revoke`, `audience`, `hosts`
+    DIR/hirelake.toml:5:1: unknown field `refresh_token`, expected one of `title`, `description`, `logo`, `environment`, `client_id`, `client_secret`, `redirect_uris`, `scopes`, `pkce`, `api_base`, `authorize`, `token`, `revoke`, `audience`, `hosts`, `privacy`, `confidential`
     hint: secrets never stand in this file: say in which variable or file they are
     "#);
 
@@ -300,7 +300,7 @@ fn a_secret_written_into_the_file_is_refused_and_never_shown() {
     insta::assert_snapshot!(said, @r#"
     HIRELAKE_APPS__MAIN__CLIENT_SECRET: expected where the secret is: `{ env = "NAME" }`, `{ file = "PATH" }` or `{ command = ["PROGRAM"] }`
     hint: secrets never stand in this file: say in which variable or file they are
-    HIRELAKE_APPS__MAIN__SECRET: unknown field `secret`, expected one of `title`, `description`, `logo`, `environment`, `client_id`, `client_secret`, `redirect_uris`, `scopes`, `pkce`, `api_base`, `authorize`, `token`, `revoke`, `audience`, `hosts`
+    HIRELAKE_APPS__MAIN__SECRET: unknown field `secret`, expected one of `title`, `description`, `logo`, `environment`, `client_id`, `client_secret`, `redirect_uris`, `scopes`, `pkce`, `api_base`, `authorize`, `token`, `revoke`, `audience`, `hosts`, `privacy`, `confidential`
     hint: secrets never stand in this file: say in which variable or file they are
     HIRELAKE_VAULT: invalid type: a string, expected a section
     hint: correct or unset the variable; `hirelake init --print` shows every key
