@@ -4,7 +4,7 @@
 //! [`ExitCode`] is its verdict. [`Progress`] is what can be seen while it runs. No token, secret or record value is ever in
 //! any of them: drift is told by place and type.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -219,6 +219,12 @@ pub struct TenantReport {
     pub failures: Vec<Failure>,
     /// Whether it was stopped before its end.
     pub stopped: bool,
+    /// What a person should know of the whole tenant.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+    /// Tables with rows that were written under other privacy settings than today's.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub former_privacy: BTreeSet<ResourceName>,
 }
 
 /// A whole run.
@@ -383,6 +389,7 @@ impl Report {
                 Some(r) => format!("error: {tenant}/{r}: {f}"),
                 None => format!("error: {tenant}: {f}"),
             }));
+            all.extend(t.notes.iter().map(|n| format!("note: {tenant}: {n}")));
             for (resource, r) in &t.resources {
                 all.extend(r.notes.iter().map(|n| format!("note: {tenant}/{resource}: {n}")));
                 if r.quarantined > 0 {

@@ -14,6 +14,7 @@ pub mod disconnect;
 mod grant;
 pub mod known;
 pub mod probe;
+mod pseudonym;
 pub mod rotate;
 mod spool;
 mod token;
@@ -163,6 +164,12 @@ pub enum AuthError {
         /// Why.
         source: VaultError,
     },
+    /// The key of the pseudonyms does not open.
+    #[error("the key of the pseudonyms cannot be opened{}", pseudonyms_hint(.source))]
+    Pseudonyms {
+        /// Why.
+        source: VaultError,
+    },
     /// A request failed.
     #[error(transparent)]
     Http(#[from] HttpError),
@@ -184,6 +191,16 @@ pub enum AuthError {
         /// What to do.
         hint: String,
     },
+}
+
+/// The vault's own hint speaks of tenants and apps, of which this key knows nothing.
+fn pseudonyms_hint(source: &VaultError) -> &'static str {
+    match source {
+        VaultError::Damaged => {
+            "\nhint: restore `pseudonyms` of the state from a backup; a new key would give everybody other pseudonyms"
+        }
+        _ => "",
+    }
 }
 
 /// What every tenant's session shares in one run.

@@ -34,6 +34,14 @@ pub struct Holdings {
     pub older_entries: u64,
     /// Records in quarantine.
     pub quarantined: u64,
+    /// Entries with the key of the pseudonyms.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub pseudonyms: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 impl Auth {
@@ -143,6 +151,9 @@ impl Auth {
     /// When the state cannot be read.
     pub async fn holdings(&self, tenants: &[Tenant]) -> Result<BTreeMap<String, Holdings>, AuthError> {
         let mut all: BTreeMap<String, Holdings> = BTreeMap::new();
+        for key in self.pseudonyms_sealed_with().await? {
+            all.entry(key).or_default().pseudonyms += 1;
+        }
         for tenant in tenants {
             for (i, (_, entry)) in self.state.grants(tenant).all::<Grant>().await?.into_iter().enumerate() {
                 let Some(sealed) = entry.and_then(|g| g.sealed) else { continue };

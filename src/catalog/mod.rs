@@ -5,6 +5,7 @@
 //! extracts from nothing. Knows no HTTP, no store, no tenant.
 
 mod parse;
+mod privacy;
 pub mod scopes;
 mod show;
 mod table;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use url::{Host, Url};
 
 pub use parse::{CatalogError, embedded, load};
+pub use privacy::{Act, Class, Privacy, held_by};
 pub use show::{describe, overview};
 pub use table::{
     DELETED_AT, EXTRA, Granularity, HASH, Layout, Order, PartitionValue, SYNCED_AT, SYSTEM_COLUMNS, Table, arrow_type,
@@ -38,6 +40,21 @@ pub struct Provider {
     pub oauth: OAuthFacts,
     /// Every resource, in the order of the files.
     pub resources: Vec<Resource>,
+    /// How confidential records are asked for, where it has such.
+    pub confidential: Option<Confidential>,
+}
+
+/// How a provider is asked for confidential records, which its listings leave out otherwise.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Confidential {
+    /// The query parameter.
+    pub param: String,
+    /// Its value: confidential records beside the others.
+    pub value: String,
+    /// The scope without which such a request is refused.
+    pub scope: String,
+    /// What a resource's column says of a confidential record.
+    pub mark: String,
 }
 
 /// Which side of a provider an app belongs to.
@@ -167,6 +184,10 @@ pub struct Resource {
     pub dormant: Option<String>,
     /// Of documents: what is downloaded for each parent instead of a page of records.
     pub content: Option<Content>,
+    /// The column (by table name) that says of a row whether it is confidential; `None` where the listing knows nothing of that.
+    pub confidential: Option<String>,
+    /// The column (by table name) that is true where a row is not for everybody's eyes.
+    pub secret: Option<String>,
     /// Whether undeclared fields are kept in `_extra`; false only where they would hold what must not be kept (tombstones).
     pub keep_extra: bool,
 }
@@ -366,6 +387,8 @@ pub struct Column {
     pub ty: ColumnType,
     /// Nulled when the person is deleted.
     pub sensitive: bool,
+    /// What it says of a person, or of what somebody is paid.
+    pub class: Option<Class>,
     /// Left out of `_row_hash`, such as a counter.
     pub volatile: bool,
     /// Filled from this wire field of the parent record (rows taken out of an expanded parent).
@@ -441,6 +464,7 @@ impl Column {
             source: name.into(),
             ty,
             sensitive: false,
+            class: None,
             volatile: false,
             from_parent: None,
             also: Vec::new(),
@@ -489,6 +513,8 @@ impl Resource {
             content_key: None,
             dormant: None,
             content: None,
+            confidential: None,
+            secret: None,
             keep_extra: true,
         }
     }

@@ -15,8 +15,9 @@ use toml::Spanned;
 use url::Url;
 
 use super::{
-    ByDefault, CONTENT_COLUMNS, Column, ColumnType, Content, Document, Endpoints, Expand, Granularity, Mode,
-    OAuthFacts, Paging, Partition, Provider, Rate, Resource, Skip, SkipIf, Span, TimeFilter, arrow_type,
+    ByDefault, CONTENT_COLUMNS, Class, Column, ColumnType, Confidential, Content, Document, Endpoints, Expand,
+    Granularity, Mode, OAuthFacts, Paging, Partition, Provider, Rate, Resource, Skip, SkipIf, Span, TimeFilter,
+    arrow_type, held_by,
 };
 use crate::names::ResourceName;
 
@@ -242,6 +243,16 @@ struct RawProvider {
     sandbox: RawEndpoints,
     #[serde(default)]
     oauth: RawOAuth,
+    confidential: Option<RawConfidential>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawConfidential {
+    param: String,
+    value: String,
+    scope: Spanned<String>,
+    mark: String,
 }
 
 #[derive(Deserialize)]
@@ -337,6 +348,8 @@ struct RawResource {
     dormant: Option<Spanned<String>>,
     absent_is_empty: Option<Spanned<bool>>,
     skip: Option<Spanned<RawSkip>>,
+    confidential: Option<Spanned<String>>,
+    secret: Option<Spanned<String>>,
     content: Option<Spanned<RawContent>>,
 }
 
@@ -408,6 +421,7 @@ struct RawColumn {
     also: Vec<String>,
     about: Option<String>,
     fields: Option<Vec<Spanned<RawColumn>>>,
+    class: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize)]
@@ -455,6 +469,7 @@ fn assemble(sources: &[Source]) -> Result<Provider, CatalogError> {
         return Err(CatalogError::TooLarge { path: String::new(), what: "there is no catalogue at all".into() });
     };
     let oauth = oauth(first, &files)?;
+    let confidential = confidential(sources, &files, &oauth)?;
     let entries = entries(sources, &files, &first_file.defaults)?;
     let mut resources = Vec::with_capacity(entries.len());
     for entry in &entries {
@@ -464,6 +479,10 @@ fn assemble(sources: &[Source]) -> Result<Provider, CatalogError> {
         check(entry, resource, &resources)?;
     }
     for (entry, resource) in entries.iter().zip(&resources) {
+        if let (Some(at), None) = (&entry.raw.get_ref().confidential, &confidential) {
+            let message = "key `confidential`: the provider has no `[provider.confidential]`";
+            return Err(entry.fault(at, message, Some("say there how confidential records are asked for".into())));
+        }
         no_circle(entry, resource, &resources)?;
     }
     // An extracted resource has no listing of its own: it is read where its records stand.
@@ -481,6 +500,7 @@ fn assemble(sources: &[Source]) -> Result<Provider, CatalogError> {
         rate: rate(sources, &files)?,
         oauth,
         resources,
+        confidential,
     })
 }
 
@@ -555,6 +575,25 @@ fn oauth(first: &Source, files: &[RawFile]) -> Result<OAuthFacts, CatalogError> 
         // A provider that says nothing of it is not sent what it may not know.
         pkce: get(first, files, "pkce", |o| o.pkce.as_ref()).unwrap_or(false),
     })
+}
+
+fn confidential(
+    sources: &[Source],
+    files: &[RawFile],
+    oauth: &OAuthFacts,
+) -> Result<Option<Confidential>, CatalogError> {
+    let Some((source, raw)) = last(sources, files, |p| p.confidential.as_ref()) else { return Ok(None) };
+    let scope = raw.scope.get_ref();
+    if !oauth.scopes.contains(scope) {
+        let near = nearest(scope, oauth.scopes.iter().map(String::as_str)).map(|n| format!("did you mean `{n}`?"));
+        return Err(source.fault(raw.scope.span(), format!("key `scope`: the provider has no scope `{scope}`"), near));
+    }
+    Ok(Some(Confidential {
+        param: raw.param.clone(),
+        value: raw.value.clone(),
+        scope: scope.clone(),
+        mark: raw.mark.clone(),
+    }))
 }
 
 fn endpoints<'a>(
@@ -728,6 +767,8 @@ fn resource(entry: &Entry<'_>, oauth: &OAuthFacts) -> Result<Resource, CatalogEr
         content_key: raw.content_key.as_ref().map(|c| c.get_ref().clone()),
         dormant: raw.dormant.as_ref().map(|c| c.get_ref().clone()),
         content: raw.content.as_ref().map(|c| content(c.get_ref())),
+        confidential: raw.confidential.as_ref().map(|c| c.get_ref().clone()),
+        secret: raw.secret.as_ref().map(|c| c.get_ref().clone()),
     })
 }
 
@@ -975,10 +1016,19 @@ fn column(source: &Source, raw: &Spanned<RawColumn>, taken: &mut Names, depth: u
     if !taken.sources.insert(wire.clone()) {
         return fault(wire_span, format!("another column already takes `{wire}`"), None);
     }
-    if depth > 0 && (c.sensitive || c.volatile || c.from_parent.is_some()) {
-        let message = "`sensitive`, `volatile` and `from_parent` are said of whole columns".into();
+    if depth > 0 && (c.sensitive || c.volatile || c.from_parent.is_some() || c.class.is_some()) {
+        let message = "`sensitive`, `class`, `volatile` and `from_parent` are said of whole columns".into();
         return fault(raw.span(), message, Some("say it of the column that holds this field"));
     }
+    let class = c.class.as_ref().map(|word| {
+        Class::of(word.get_ref()).ok_or_else(|| {
+            let words = Class::ALL.map(Class::word);
+            let near = nearest(word.get_ref(), words).map(|n| format!("did you mean `{n}`?"));
+            let known = words.map(|w| format!("`{w}`")).join(", ");
+            let message = format!("column `{name}`: key `class`: expected one of {known}, not `{}`", word.get_ref());
+            source.fault(word.span(), message, near)
+        })
+    });
     let ty = column_type(source, raw, taken, depth)?;
     if !c.also.is_empty() && matches!(ty, ColumnType::Text | ColumnType::Json | ColumnType::Ref) {
         return fault(raw.span(), format!("`also` has no meaning with type `{ty}`, which takes any text"), None);
@@ -988,6 +1038,7 @@ fn column(source: &Source, raw: &Spanned<RawColumn>, taken: &mut Names, depth: u
         source: wire,
         ty,
         sensitive: c.sensitive,
+        class: class.transpose()?,
         volatile: c.volatile,
         from_parent: c.from_parent.as_ref().map(|f| f.get_ref().clone()),
         also: c.also.clone(),
@@ -1151,6 +1202,22 @@ fn check(entry: &Entry<'_>, resource: &Resource, all: &[Resource]) -> Result<(),
     }
     if let Some(name) = &raw.dormant {
         find(entry, resource, "dormant", name.get_ref(), name)?;
+    }
+    for (key, name, ty) in
+        [("confidential", &raw.confidential, ColumnType::Text), ("secret", &raw.secret, ColumnType::Bool)]
+    {
+        let Some(name) = name else { continue };
+        let c = find(entry, resource, key, name.get_ref(), name)?;
+        if c.ty != ty {
+            let message = format!("key `{key}`: column `{}` is `{}`; expected `{ty}`", c.name, c.ty);
+            return Err(entry.fault(name, message, None));
+        }
+    }
+    for c in resource.columns.iter().filter(|c| c.class.is_some()) {
+        if let Some(why) = held_by(all, resource, c) {
+            let message = format!("column `{}` may have no `class`: {why}", c.name);
+            return Err(entry.column_fault(&c.name, message, None));
+        }
     }
     if let Some(name) = &raw.content_key {
         let c = find(entry, resource, "content_key", name.get_ref(), name)?;
@@ -1643,10 +1710,10 @@ mod tests {
         hint: add `fields = [{ name = …, type = … }]`, or use `json`
         mine/x.toml:5:83: column `n`: `fields` has no meaning with type `text`
         mine/x.toml:5:125: column `a`: this name is there already
-        mine/x.toml:5:85: column `a`: `sensitive`, `volatile` and `from_parent` are said of whole columns
+        mine/x.toml:5:85: column `a`: `sensitive`, `class`, `volatile` and `from_parent` are said of whole columns
         hint: say it of the column that holds this field
         mine/x.toml:5:65: column `n`: key `type`: at most 3 lists inside each other
-        mine/x.toml:5:73: unknown key `colour`; expected one of `name`, `type`, `source`, `sensitive`, `volatile`, `from_parent`, `also`, `about`, `fields`
+        mine/x.toml:5:73: unknown key `colour`; expected one of `name`, `type`, `source`, `sensitive`, `volatile`, `from_parent`, `also`, `about`, `fields`, `class`
         mine/x.toml:5:85: key `sensitive`: invalid type: string "yes", expected a boolean
         mine/x.toml:5:44: the key `type` is missing
         hint: add `type = …` here
@@ -1654,8 +1721,8 @@ mod tests {
         mine/x.toml:5:53: resource `things`: column `n`: `from_parent` has a meaning only with modes `extracted` and `children`
         mine/x.toml:5:53: resource `things`: column `tenant` has the name of a partition folder
         hint: rename the column, and give its wire name as `source`
-        mine/x.toml:6:1: unknown key `colour`; expected one of `name`, `about`, `path`, `item`, `scope`, `query`, `expand`, `records`, `paging`, `mode`, `cursor`, `load`, `bare`, `of`, `from`, `field`, `key`, `parent`, `partition`, `columns`, `default`, `keep_extra`, `span`, `content_key`, `dormant`, `absent_is_empty`, `skip`
-        mine/x.toml:6:1: unknown key `scop`; expected one of `name`, `about`, `path`, `item`, `scope`, `query`, `expand`, `records`, `paging`, `mode`, `cursor`, `load`, `bare`, `of`, `from`, `field`, `key`, `parent`, `partition`, `columns`, `default`, `keep_extra`, `span`, `content_key`, `dormant`, `absent_is_empty`, `skip`
+        mine/x.toml:6:1: unknown key `colour`; expected one of `name`, `about`, `path`, `item`, `scope`, `query`, `expand`, `records`, `paging`, `mode`, `cursor`, `load`, `bare`, `of`, `from`, `field`, `key`, `parent`, `partition`, `columns`, `default`, `keep_extra`, `span`, `content_key`, `dormant`, `absent_is_empty`, `skip`, `confidential`, `secret`, `content`
+        mine/x.toml:6:1: unknown key `scop`; expected one of `name`, `about`, `path`, `item`, `scope`, `query`, `expand`, `records`, `paging`, `mode`, `cursor`, `load`, `bare`, `of`, `from`, `field`, `key`, `parent`, `partition`, `columns`, `default`, `keep_extra`, `span`, `content_key`, `dormant`, `absent_is_empty`, `skip`, `confidential`, `secret`, `content`
         hint: did you mean `scope`?
         mine/x.toml:5:8: key `mode`: invalid type: integer `3`, expected a string
         mine/x.toml:5:8: resource `things`: key `mode`: expected `incremental`, `full`, `tombstones`, `extracted` or `children`, not `incremntal`
@@ -1714,6 +1781,38 @@ mod tests {
         mine/x.toml:1:12: unclosed array table, expected `]`
         mine/x.toml:1:12: key `resource`: invalid type: integer `3`, expected a sequence
         "#);
+    }
+
+    #[test]
+    fn a_mistake_about_privacy_is_named_with_its_place() {
+        let columns = |more: &str| format!("[{{ name = \"id\", type = \"text\" }}, {more}]");
+        let b = "{ name = \"b\", type = \"text\", sensitive = true }";
+        let mut said = String::new();
+        for case in [
+            case(&[("columns", &columns("{ name = \"n\", type = \"text\", class = \"salary\" }"))]),
+            case(&[("columns", &columns("{ name = \"n\", type = \"text\", class = \"contacts\" }"))]),
+            case(&[("columns", "[{ name = \"id\", type = \"text\", class = \"identity\" }]")]),
+            case(&[("columns", &columns(b)), ("secret", "\"b\"")]),
+            case(&[("columns", &columns(b)), ("confidential", "\"bb\"")]),
+            "[provider.confidential]\nparam = \"c\"\nvalue = \"all\"\nmark = \"c\"\nscope = \"confidental:access:admin\"\n".into(),
+        ] {
+            match with(&case) {
+                Ok(_) => said += &format!("TAKEN: {case}\n"),
+                Err(e) => said += &format!("{e}\n"),
+            }
+        }
+        assert!(with(&case(&[("columns", &columns(b))])).is_ok(), "a class is not demanded of one's own columns");
+        insta::assert_snapshot!(said, @"
+        mine/x.toml:5:81: column `n`: key `class`: expected one of `identity`, `contact`, `free_text`, `answers`, `documents`, `pay`, `technical`, `protected`, not `salary`
+        mine/x.toml:5:81: column `n`: key `class`: expected one of `identity`, `contact`, `free_text`, `answers`, `documents`, `pay`, `technical`, `protected`, not `contacts`
+        hint: did you mean `contact`?
+        mine/x.toml:5:21: resource `things`: column `id` may have no `class`: it is the key, by which a row is found
+        mine/x.toml:6:10: resource `things`: key `secret`: column `b` is `text`; expected `bool`
+        mine/x.toml:6:16: resource `things`: key `confidential`: there is no column `bb`
+        hint: did you mean `b`?
+        mine/x.toml:5:9: key `scope`: the provider has no scope `confidental:access:admin`
+        hint: did you mean `confidential:access:admin`?
+        ");
     }
 
     #[test]

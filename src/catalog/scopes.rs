@@ -56,7 +56,16 @@ impl Scopes {
 ///
 /// [`ScopeError::TooMany`].
 pub fn needed<'a>(provider: &Provider, resources: impl Iterator<Item = &'a Resource>) -> Result<Scopes, ScopeError> {
-    checked(provider, resources.flat_map(of).collect(), Vec::new())
+    least(provider, resources.flat_map(of))
+}
+
+/// These and the offline scope, as they are registered and asked for.
+///
+/// # Errors
+///
+/// [`ScopeError::TooMany`].
+pub fn least(provider: &Provider, scopes: impl Iterator<Item = String>) -> Result<Scopes, ScopeError> {
+    checked(provider, scopes.collect(), Vec::new())
 }
 
 /// The scopes of one resource and of what it expands.

@@ -104,6 +104,9 @@ fn facts(r: &Resource) -> Vec<(&'static str, String)> {
         }
         .to_owned(),
     ));
+    if r.confidential.is_some() {
+        facts.push(("hidden", "confidential ones, unless `confidential = true`".to_owned()));
+    }
     if !r.keep_extra {
         facts.push(("extra", "undeclared fields are dropped".to_owned()));
     }
@@ -135,11 +138,14 @@ fn row(table: &mut Table, c: &Column, depth: usize) {
     }
     ty.push_str(&closing);
     let mut marks = Vec::new();
-    if c.sensitive {
-        marks.push("sensitive");
+    match (c.sensitive, c.class) {
+        (true, Some(class)) => marks.push(format!("sensitive: {class}")),
+        (true, None) => marks.push("sensitive".to_owned()),
+        (false, Some(class)) => marks.push(class.to_string()),
+        (false, None) => {}
     }
     if c.volatile {
-        marks.push("volatile");
+        marks.push("volatile".to_owned());
     }
     let source = c.from_parent.as_ref().map_or_else(|| c.source.clone(), |f| format!("parent's {f}"));
     // A no-break space: the table trims ordinary ones.
@@ -179,41 +185,44 @@ mod tests {
     #[test]
     fn the_overview_has_every_resource() {
         insta::assert_snapshot!(overview(&embedded().unwrap()), @"
-        RESOURCE               MODE         SCOPE                          KEY             PARTITION                       WHAT
-        opportunities          incremental  opportunities:read:admin       id              year of created_at              a person considered for a job, or for none yet: the pipeline's unit
-        applications           extracted    applications:read:admin        id              year of opportunity_created_at  how a person came to a posting; taken out of opportunities
-        contacts               extracted    contact:read:admin             id              none                            a person, shared by their opportunities; taken out of opportunities
-        users                  full         users:read:admin               id              none                            people with an account at Lever, deactivated ones included
-        postings               incremental  postings:read:admin            id              none                            jobs, in every state
-        stages                 full         stages:read:admin              id              none                            stages of the pipeline, in its order
-        archive_reasons        full         archive_reasons:read:admin     id              none                            why opportunities end, inactive reasons included
-        sources                full         sources:read:admin             text            none                            where people come from, with counts
-        tags                   full         tags:read:admin                text            none                            tags of opportunities, with counts
-        requisitions           full         requisitions:read:admin        id              none                            approved seats to hire for
-        opportunities_deleted  tombstones   opportunities:read:admin       id              none                            tombstones of opportunities
-        applications_deleted   tombstones   applications:read:admin        id              none                            tombstones of applications
-        postings_deleted       tombstones   postings:read:admin            id              none                            tombstones of postings
-        disposition_stages     full         stages:read:admin              id              none                            stages with their place in the pipeline
-        requisition_fields     full         requisition_fields:read:admin  id              none                            the account's own fields of requisitions
-        feedback_templates     full         feedback_templates:read:admin  id              none                            active templates of feedback forms
-        form_templates         full         form_templates:read:admin      id              none                            active templates of profile forms
-        audit_events           incremental  audit_events:read:admin        id              year of created_at              who did what in the account's settings; never changed; a paid feature of Lever
-        webhooks               full         webhooks:read:admin            id              none                            what the account sends where; without the secrets
-        feedback               children     feedback:read:admin            id              year of opportunity_created_at  feedback forms about a person, filled in or pending
-        files                  children     files:read:admin               id              year of opportunity_created_at  files of an opportunity, without their contents
-        file_actions           children     files:read:admin               id              year of opportunity_created_at  what was done with the files of an opportunity
-        interviews             children     interviews:read:admin          id              year of opportunity_created_at  interviews, canceled ones included
-        notes                  children     notes:read:admin               id              year of opportunity_created_at  notes about a person, secret ones included; each is a thread
-        offers                 children     offers:read:admin              id              year of opportunity_created_at  offers in every state; without the documents' contents
-        panels                 children     panels:read:admin              id              year of opportunity_created_at  interviews scheduled together
-        referrals              children     referrals:read:admin           id              year of opportunity_created_at  forms by which somebody recommends a person
-        resumes                children     resumes:read:admin             id              year of opportunity_created_at  resumes and what Lever read in them; without the files' contents
-        forms                  children     forms:read:admin               id              year of opportunity_created_at  profile forms, filled in or pending
-        posting_forms          children     postings:read:admin            id              none                            what a posting's form asks of who applies
-        posting_users          children     users:read:admin               posting_id      none                            who has a part in a posting; one row a posting
-        eeo_responses          full         eeo_responses:read:admin       row_key         none                            answers on equal opportunity, anonymous
-        eeo_responses_pii      full         eeo_responses_pii:read:admin   id              none                            answers on equal opportunity, with whose they are
-        surveys_diversity      children     diversity_surveys:read:admin   posting_id, id  none                            diversity surveys of a posting: the questions, no answers
+        RESOURCE               MODE         SCOPE                          KEY                  PARTITION                       WHAT
+        opportunities          incremental  opportunities:read:admin       id                   year of created_at              a person considered for a job, or for none yet: the pipeline's unit
+        applications           extracted    applications:read:admin        id                   year of opportunity_created_at  how a person came to a posting; taken out of opportunities
+        contacts               extracted    contact:read:admin             id                   none                            a person, shared by their opportunities; taken out of opportunities
+        users                  full         users:read:admin               id                   none                            people with an account at Lever, deactivated ones included
+        postings               incremental  postings:read:admin            id                   none                            jobs, in every state
+        stages                 full         stages:read:admin              id                   none                            stages of the pipeline, in its order
+        archive_reasons        full         archive_reasons:read:admin     id                   none                            why opportunities end, inactive reasons included
+        sources                full         sources:read:admin             text                 none                            where people come from, with counts
+        tags                   full         tags:read:admin                text                 none                            tags of opportunities, with counts
+        requisitions           full         requisitions:read:admin        id                   none                            approved seats to hire for
+        opportunities_deleted  tombstones   opportunities:read:admin       id                   none                            tombstones of opportunities
+        applications_deleted   tombstones   applications:read:admin        id                   none                            tombstones of applications
+        postings_deleted       tombstones   postings:read:admin            id                   none                            tombstones of postings
+        disposition_stages     full         stages:read:admin              id                   none                            stages with their place in the pipeline
+        requisition_fields     full         requisition_fields:read:admin  id                   none                            the account's own fields of requisitions
+        feedback_templates     full         feedback_templates:read:admin  id                   none                            active templates of feedback forms
+        form_templates         full         form_templates:read:admin      id                   none                            active templates of profile forms
+        audit_events           incremental  audit_events:read:admin        id                   year of created_at              who did what in the account's settings; never changed; a paid feature of Lever
+        webhooks               full         webhooks:read:admin            id                   none                            what the account sends where; without the secrets
+        feedback               children     feedback:read:admin            id                   year of opportunity_created_at  feedback forms about a person, filled in or pending
+        files                  children     files:read:admin               id                   year of opportunity_created_at  files of an opportunity, without their contents
+        file_actions           children     files:read:admin               id                   year of opportunity_created_at  what was done with the files of an opportunity
+        interviews             children     interviews:read:admin          id                   year of opportunity_created_at  interviews, canceled ones included
+        notes                  children     notes:read:admin               id                   year of opportunity_created_at  notes about a person, secret ones included; each is a thread
+        offers                 children     offers:read:admin              id                   year of opportunity_created_at  offers in every state; without the documents' contents
+        panels                 children     panels:read:admin              id                   year of opportunity_created_at  interviews scheduled together
+        referrals              children     referrals:read:admin           id                   year of opportunity_created_at  forms by which somebody recommends a person
+        resumes                children     resumes:read:admin             id                   year of opportunity_created_at  resumes and what Lever read in them; without the files' contents
+        forms                  children     forms:read:admin               id                   year of opportunity_created_at  profile forms, filled in or pending
+        posting_forms          children     postings:read:admin            posting_id           none                            what a posting's form asks of who applies
+        posting_users          children     users:read:admin               posting_id           none                            who has a part in a posting; one row a posting
+        eeo_responses          full         eeo_responses:read:admin       row_key              none                            answers on equal opportunity, anonymous
+        eeo_responses_pii      full         eeo_responses_pii:read:admin   id                   none                            answers on equal opportunity, with whose they are
+        surveys_diversity      children     diversity_surveys:read:admin   posting_id, id       none                            diversity surveys of a posting: the questions, no answers
+        file_contents          children     files:read:admin               file_id              year of opportunity_created_at  the files themselves, downloaded into the lake's files/
+        resume_contents        children     resumes:read:admin             resume_id, document  year of opportunity_created_at  the resumes' files themselves, downloaded into the lake's files/
+        offer_contents         children     offers:read:admin              offer_id, document   year of opportunity_created_at  the offers' documents themselves, downloaded into the lake's files/
         ");
     }
 
@@ -229,27 +238,27 @@ mod tests {
         partition  none
         default    on
 
-        COLUMN                    TYPE                SOURCE                            WHAT
-        id                        text                id                                the person
-        name                      text                name                   sensitive  name
-        headline                  text                headline               sensitive  usually current organisations
-        is_anonymized             bool                isAnonymized                      personal data was removed at Lever
-        location                  struct              location               sensitive  where the person lives
-          name                    text                name                              as typed
-        emails                    list<text>          emails                 sensitive  mail addresses
-        phones                    list<struct>        phones                 sensitive  phone numbers
-          type                    text                type                              `mobile`, `home`, `work`, `skype`, `other`
-          value                   text                value                             the number as typed
-        data_protection           struct              dataProtection                    what may be done with the data
-          store                   struct              store                             keeping it
-            allowed               bool                allowed                           allowed
-            expires_at            timestamp(lenient)  expiresAt                         until
-          contact                 struct              contact                           contacting the person
-            allowed               bool                allowed                           allowed
-            expires_at            timestamp(lenient)  expiresAt                         until
-          interview_intelligence  struct              interviewIntelligence             recording interviews
-            allowed               bool                allowed                           allowed
-            expires_at            timestamp(lenient)  expiresAt                         until
+        COLUMN                    TYPE                SOURCE                                       WHAT
+        id                        text                id                                           the person
+        name                      text                name                   sensitive: identity   name
+        headline                  text                headline               sensitive: free_text  usually current organisations
+        is_anonymized             bool                isAnonymized                                 personal data was removed at Lever
+        location                  struct              location               sensitive: contact    where the person lives
+          name                    text                name                                         as typed
+        emails                    list<text>          emails                 sensitive: contact    mail addresses
+        phones                    list<struct>        phones                 sensitive: contact    phone numbers
+          type                    text                type                                         `mobile`, `home`, `work`, `skype`, `other`
+          value                   text                value                                        the number as typed
+        data_protection           struct              dataProtection                               what may be done with the data
+          store                   struct              store                                        keeping it
+            allowed               bool                allowed                                      allowed
+            expires_at            timestamp(lenient)  expiresAt                                    until
+          contact                 struct              contact                                      contacting the person
+            allowed               bool                allowed                                      allowed
+            expires_at            timestamp(lenient)  expiresAt                                    until
+          interview_intelligence  struct              interviewIntelligence                        recording interviews
+            allowed               bool                allowed                                      allowed
+            expires_at            timestamp(lenient)  expiresAt                                    until
         ");
         insta::assert_snapshot!(describe(&p, p.resource("postings_deleted").unwrap()), @"
         lever/postings_deleted: tombstones of postings

@@ -1,7 +1,5 @@
 //! `hirelake catalog --scopes` and `hirelake connect guide`: what is registered at the provider.
 
-use std::collections::BTreeMap;
-
 use super::{CliError, note, print};
 use crate::catalog::{ByDefault, scopes};
 use crate::config::{App, Config};
@@ -37,10 +35,7 @@ pub(super) fn scopes(config: &Config, app: Option<&AppName>) -> Result<ExitCode,
     }
     for app in &apps {
         let list = config.app_scopes(app)?;
-        let mut opened: BTreeMap<String, Vec<&str>> = BTreeMap::new();
-        for r in config.app_resources(app) {
-            scopes::of(r).for_each(|s| opened.entry(s).or_default().push(r.name.as_str()));
-        }
+        let opened = config.app_opens(app);
         note(&format!("app {}: {} scopes of at most {}", app.name, list.list.len(), provider.oauth.max_scopes));
         for scope in &list.list {
             let why = match opened.get(scope) {

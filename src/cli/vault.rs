@@ -15,7 +15,7 @@ use crate::sync::{self, World};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Vault {
-    /// What each key sealed: grants, older entries, records in quarantine
+    /// What each key sealed: grants, older entries, records in quarantine, the key of the pseudonyms
     Status {
         /// As JSON
         #[arg(long)]
@@ -71,9 +71,25 @@ pub(super) async fn vault(world: &World, args: Vault) -> Result<ExitCode, CliErr
                 }
                 reports.insert(tenant, report);
             }
+            let mut shut = false;
+            match auth.rotate_pseudonyms().await {
+                Ok(true) => {
+                    print("the key of the pseudonyms: sealed anew; pseudonyms stay as they are")?;
+                }
+                Ok(false) => {}
+                Err(error) => {
+                    let error = error.into();
+                    note(&format!("error: {}", Failure::new(None, sync::code(&error), &error)));
+                    shut = true;
+                }
+            }
             let left: Vec<String> =
                 auth.holdings(&everybody).await?.into_keys().filter(|id| id != auth.vault().key_id()).collect();
-            let failed = Report::verdict(&reports) != ExitCode::Done;
+            let verdict = match Report::verdict(&reports) {
+                ExitCode::Done if shut => ExitCode::Configuration,
+                verdict => verdict,
+            };
+            let failed = verdict != ExitCode::Done;
             print(&if left.is_empty() && failed {
                 "not everything could be looked at: run this again before `previous` is taken out of [vault]".into()
             } else if left.is_empty() {
@@ -81,7 +97,7 @@ pub(super) async fn vault(world: &World, args: Vault) -> Result<ExitCode, CliErr
             } else {
                 format!("some is still sealed with {}: have it in `previous` and run this again", left.join(" and "))
             })?;
-            Ok(Report::verdict(&reports))
+            Ok(verdict)
         }
     }
 }
@@ -99,10 +115,16 @@ fn role(auth: &Auth, id: &str) -> &'static str {
 fn table(auth: &Auth, all: &BTreeMap<String, Holdings>) -> String {
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::NOTHING);
-    table.set_header(["key", "is", "grants", "older entries", "in quarantine"]);
+    // Few have one.
+    let pseudonyms = all.values().any(|h| h.pseudonyms > 0);
+    let mut header = vec!["key", "is", "grants", "older entries", "in quarantine"];
+    header.extend(pseudonyms.then_some("pseudonym key"));
+    table.set_header(header);
     for (id, h) in all {
-        let figures = [h.grants, h.older_entries, h.quarantined].map(|n| n.to_string());
-        table.add_row([id.clone(), role(auth, id).to_owned()].into_iter().chain(figures));
+        let mut row = vec![id.clone(), role(auth, id).to_owned()];
+        row.extend([h.grants, h.older_entries, h.quarantined].map(|n| n.to_string()));
+        row.extend(pseudonyms.then(|| h.pseudonyms.to_string()));
+        table.add_row(row);
     }
     table.trim_fmt()
 }

@@ -13,8 +13,8 @@ use super::{
     TenantConfig, first_line, hint_line,
 };
 use crate::catalog::{
-    self, ByDefault, Endpoints, Environment, Granularity, Mode, OnDelete, Provider, Rate, Resource, Table, is_loopback,
-    scopes,
+    self, Act, ByDefault, Class, Endpoints, Environment, Granularity, Mode, OnDelete, Privacy, Provider, Rate,
+    Resource, Table, is_loopback, scopes,
 };
 use crate::names::{AppName, ResourceName, Tenant};
 
@@ -25,6 +25,8 @@ pub const TEMPLATE: &str = include_str!("template.toml");
 const PREFIX: &str = "HIRELAKE_";
 /// Variables that are not values of the file.
 const OTHERS: [&str; 3] = ["HIRELAKE_CONFIG", "HIRELAKE_LOG", "HIRELAKE_VAULT_KEY"];
+/// Privacy settings that are no classes: rows marked as secret, and fields that nobody declared.
+const SWITCHES: [&str; 2] = ["secret_notes", "extra"];
 /// Largest configuration read; a thousand tenants are 100 KB.
 const MAX_BYTES: u64 = 4 << 20;
 
@@ -96,6 +98,9 @@ struct RawApp {
     revoke: Option<Url>,
     audience: Option<String>,
     hosts: Option<Vec<String>>,
+    #[serde(default)]
+    privacy: RawPrivacy,
+    confidential: Option<bool>,
 }
 
 #[derive(Debug, Default, Clone, Deserialize)]
@@ -106,6 +111,44 @@ struct RawTenant {
     on_delete: Option<OnDelete>,
     rate: Option<Rate>,
     reconcile: Option<Reconcile>,
+    #[serde(default)]
+    privacy: RawPrivacy,
+    confidential: Option<bool>,
+}
+
+/// By class, by `table.column`, or by the name of a switch.
+type RawPrivacy = BTreeMap<String, RawSetting>;
+
+#[derive(Debug, Clone)]
+enum RawSetting {
+    Act(Act),
+    /// `table.column` without quotes is a table inside a table, and means the same.
+    Columns(BTreeMap<String, Act>),
+}
+
+impl<'de> Deserialize<'de> for RawSetting {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> serde::de::Visitor<'de> for Visitor {
+            type Value = RawSetting;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("`keep`, `drop` or `pseudonymize`")
+            }
+            fn visit_str<E: serde::de::Error>(self, word: &str) -> Result<RawSetting, E> {
+                match word {
+                    "keep" => Ok(RawSetting::Act(Act::Keep)),
+                    "drop" => Ok(RawSetting::Act(Act::Drop)),
+                    "pseudonymize" => Ok(RawSetting::Act(Act::Pseudonymize)),
+                    other => Err(E::unknown_variant(other, &["keep", "drop", "pseudonymize"])),
+                }
+            }
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, map: A) -> Result<RawSetting, A::Error> {
+                let columns = serde::de::value::MapAccessDeserializer::new(map);
+                BTreeMap::deserialize(columns).map(RawSetting::Columns)
+            }
+        }
+        d.deserialize_any(Visitor)
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -298,7 +341,7 @@ pub(super) fn load(path: Option<&Path>, env: impl Iterator<Item = (String, Strin
     }
     let raw = Raw::deserialize(Value::Table(table)).map_err(|e| source.refused(&e))?;
     let variables = variables.into_iter().map(|(name, _)| name).collect();
-    Checker { source: &source, variables, warnings: Vec::new() }.config(raw)
+    Checker { source: &source, variables, warnings: Vec::new(), of_apps: BTreeMap::new() }.config(raw)
 }
 
 /// Variables that the file itself names as the place of a secret.
@@ -343,6 +386,8 @@ struct Checker<'a> {
     /// Those that were laid over the file.
     variables: Vec<String>,
     warnings: Vec<String>,
+    /// What apps say of their tenants.
+    of_apps: BTreeMap<AppName, (RawPrivacy, Option<bool>)>,
 }
 
 impl Checker<'_> {
@@ -364,7 +409,10 @@ impl Checker<'_> {
         let folder = raw.catalog.as_ref().map(|f| base.join(f));
         let provider = catalog::load(folder.as_deref())?;
         let mut apps = BTreeMap::new();
-        for (name, app) in raw.apps {
+        for (name, mut app) in raw.apps {
+            let privacy = std::mem::take(&mut app.privacy);
+            self.privacy(&provider, &format!("apps.{name}"), &privacy, &mut Privacy::default())?;
+            self.of_apps.insert(name.clone(), (privacy, app.confidential));
             let app = self.app(&provider, &base, name.clone(), app)?;
             apps.insert(name, app);
         }
@@ -451,6 +499,15 @@ impl Checker<'_> {
                 .filter(|r| scopes::of(r).any(|s| !scopes::opens(&asked, &s)))
                 .map(|r| r.name.as_str())
                 .collect();
+            let knows = config.resources(tenant).iter().any(|r| r.confidential.is_some());
+            let hidden = config.provider.confidential.as_ref();
+            let hidden = hidden.filter(|_| knows && config.tenant(tenant).confidential);
+            if let Some(hidden) = hidden.filter(|c| !scopes::opens(&asked, &c.scope)) {
+                warnings.push(format!(
+                    "tenant {tenant}: confidential records are wanted, and the scopes of its app do not hold {}",
+                    hidden.scope
+                ));
+            }
             if config.tenant(tenant).resources_named && !closed.is_empty() {
                 warnings.push(format!(
                     "tenant {tenant}: the scopes of its app do not open {}; `hirelake catalog --scopes` prints those that do",
@@ -531,6 +588,19 @@ impl Checker<'_> {
                 return Err(self.invalid(section, r.name.as_str(), what, format!("add \"{from}\"")));
             }
         }
+        let of_app = app.as_ref().and_then(|a| self.of_apps.get_key_value(a));
+        // Those of whom the file says nothing are the defaults, over which their app's word stands all the same.
+        let (lowest, own_word) = if section == "defaults" { (own, None) } else { (defaults, Some(own)) };
+        let mut privacy = Privacy::default();
+        self.privacy(provider, "defaults", &lowest.privacy, &mut privacy)?;
+        if let Some((name, (said, _))) = of_app {
+            self.privacy(provider, &format!("apps.{name}"), said, &mut privacy)?;
+        }
+        if let Some(own) = own_word {
+            self.privacy(provider, section, &own.privacy, &mut privacy)?;
+        }
+        let confidential = own_word.and_then(|o| o.confidential);
+        let confidential = confidential.or(of_app.and_then(|(_, (_, c))| *c)).or(lowest.confidential);
         let rate = own.rate.or(defaults.rate).unwrap_or(provider.rate);
         if !(rate.per_second > 0.0 && rate.per_second <= 100_000.0 && (1..=100_000).contains(&rate.burst)) {
             let what = "`rate` needs per_second above 0 and a burst of at least 1".to_owned();
@@ -543,7 +613,110 @@ impl Checker<'_> {
             on_delete: own.on_delete.or(defaults.on_delete).unwrap_or(OnDelete::Redact),
             rate,
             reconcile: own.reconcile.or(defaults.reconcile).unwrap_or_default(),
+            privacy,
+            confidential: confidential.unwrap_or(false),
         })
+    }
+
+    /// Lays the privacy settings of a section over what is there.
+    fn privacy(
+        &self,
+        provider: &Provider,
+        section: &str,
+        raw: &RawPrivacy,
+        into: &mut Privacy,
+    ) -> Result<(), ConfigError> {
+        for (key, setting) in raw {
+            let refuse = |what: String, hint: String| {
+                Err(self.invalid(
+                    &self.privacy_section(section, key),
+                    key.rsplit('.').next().unwrap_or(key),
+                    what,
+                    hint,
+                ))
+            };
+            match setting {
+                RawSetting::Columns(columns) => {
+                    for (column, act) in columns {
+                        self.private_column(provider, section, key, column, *act, into)?;
+                    }
+                }
+                RawSetting::Act(act) => {
+                    if let Some((table, column)) = key.split_once('.') {
+                        self.private_column(provider, section, table, column, *act, into)?;
+                    } else if let Some(class) = Class::of(key) {
+                        into.classes.insert(class, *act);
+                    } else if !SWITCHES.contains(&key.as_str()) {
+                        let known = Class::ALL.iter().map(|c| c.word()).chain(SWITCHES);
+                        let hint = match scopes::nearest(key, known.clone()) {
+                            Some(near) => format!("did you mean `{near}`?"),
+                            None => format!(
+                                "there are {}; one column is written \"table.column\"",
+                                known.collect::<Vec<_>>().join(", ")
+                            ),
+                        };
+                        return refuse(format!("there is no class of columns `{key}`"), hint);
+                    } else if *act == Act::Pseudonymize {
+                        let what = format!("`{key}` is a switch: it cannot be `pseudonymize`");
+                        return refuse(what, "say \"keep\" or \"drop\"".into());
+                    } else if key == SWITCHES[0] {
+                        into.drop_secret = *act == Act::Drop;
+                    } else {
+                        into.drop_extra = *act == Act::Drop;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn private_column(
+        &self,
+        provider: &Provider,
+        section: &str,
+        table: &str,
+        column: &str,
+        act: Act,
+        into: &mut Privacy,
+    ) -> Result<(), ConfigError> {
+        let near = |word: &str, known: &mut dyn Iterator<Item = &str>, where_else: String| {
+            scopes::nearest(word, known).map_or(where_else, |n| format!("did you mean `{n}`?"))
+        };
+        let place = self.privacy_section(section, table);
+        let Some(resource) = provider.resource(table) else {
+            let hint = near(
+                table,
+                &mut provider.resources.iter().map(|r| r.name.as_str()),
+                "`hirelake catalog` lists the tables".into(),
+            );
+            return Err(self.invalid(&place, table, format!("there is no table `{table}`"), hint));
+        };
+        let Some(c) = resource.column(column) else {
+            let hint = near(
+                column,
+                &mut resource.columns.iter().map(|c| c.name.as_str()),
+                format!("`hirelake catalog {table}` lists its columns"),
+            );
+            return Err(self.invalid(&place, column, format!("`{table}` has no column `{column}`"), hint));
+        };
+        if let Some(why) = catalog::held_by(&provider.resources, resource, c).filter(|_| act != Act::Keep) {
+            let what = format!("`{table}.{column}` can be neither dropped nor pseudonymized: {why}");
+            return Err(self.invalid(&place, column, what, "leave it out, or do not read the table"));
+        }
+        into.columns.insert((resource.name.clone(), column.to_owned()), act);
+        Ok(())
+    }
+
+    /// The section where a privacy setting stands: it may be a table of its own, or a value of its tenant's.
+    fn privacy_section(&self, section: &str, table: &str) -> String {
+        let all = [format!("{section}.privacy.{table}"), format!("{section}.privacy")];
+        let stands = |s: &String| self.source.text.contains(&format!("[{s}]"));
+        let variable = |s: &String| {
+            let prefix = format!("{PREFIX}{s}__").to_ascii_uppercase().replace('.', "__").replace('-', "_");
+            self.variables.iter().any(|v| v.to_ascii_uppercase().starts_with(&prefix))
+        };
+        let found = all.iter().find(|s| stands(s)).or_else(|| all.iter().find(|s| variable(s)));
+        found.cloned().unwrap_or_else(|| section.to_owned())
     }
 
     fn app(&mut self, provider: &Provider, base: &Path, name: AppName, raw: RawApp) -> Result<App, ConfigError> {

@@ -18,7 +18,8 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use crate::catalog::{
-    ByDefault, CatalogError, Endpoints, Environment, Granularity, OnDelete, Provider, Rate, Resource, Table, scopes,
+    ByDefault, CatalogError, Endpoints, Environment, Granularity, OnDelete, Privacy, Provider, Rate, Resource, Table,
+    scopes,
 };
 use crate::names::{AppName, ResourceName, Tenant};
 use crate::secret::Secret;
@@ -261,6 +262,10 @@ pub struct TenantConfig {
     pub rate: Rate,
     /// How children are read again whose parents did not change.
     pub reconcile: Reconcile,
+    /// What is dropped or replaced before it is written.
+    pub privacy: Privacy,
+    /// Whether confidential records are asked for.
+    pub confidential: bool,
 }
 
 impl TenantConfig {
@@ -438,7 +443,8 @@ impl Config {
         }
         let of = self.tenant(tenant);
         let asked = self.resources(tenant).into_iter().filter(|r| of.asks_for(r));
-        scopes::needed(&self.provider, asked).map_err(|e| self.too_many(&format!("tenant {tenant}"), &e))
+        scopes::least(&self.provider, asked.flat_map(|r| self.scopes_of(of, r)))
+            .map_err(|e| self.too_many(&format!("tenant {tenant}"), &e))
     }
 
     /// The scopes without which something that is wanted of a tenant cannot be read: of the resources that the
@@ -448,7 +454,8 @@ impl Config {
         let asked = self.scopes(tenant).map(|s| s.list).unwrap_or_default();
         let named = self.tenant(tenant).resources_named;
         let mut list = vec![self.provider.oauth.offline_scope.clone()];
-        for scope in self.resources(tenant).into_iter().flat_map(scopes::of) {
+        let of = self.tenant(tenant);
+        for scope in self.resources(tenant).into_iter().flat_map(|r| self.scopes_of(of, r)) {
             if !list.contains(&scope) && (named || scopes::opens(&asked, &scope)) {
                 list.push(scope);
             }
@@ -465,9 +472,33 @@ impl Config {
         if let Some(scopes) = &app.scopes {
             return Ok(scopes.clone());
         }
-        let asked = self.provider.resources.iter();
-        let asked = asked.filter(|r| self.app_tenants(app).any(|t| t.resources.contains(&r.name) && t.asks_for(r)));
-        scopes::needed(&self.provider, asked).map_err(|e| self.too_many(&format!("app {}", app.name), &e))
+        let asks = |t: &&TenantConfig, r: &Resource| t.resources.contains(&r.name) && t.asks_for(r);
+        let all =
+            self.provider.resources.iter().flat_map(|r| {
+                self.app_tenants(app).filter(move |t| asks(t, r)).flat_map(move |t| self.scopes_of(t, r))
+            });
+        scopes::least(&self.provider, all).map_err(|e| self.too_many(&format!("app {}", app.name), &e))
+    }
+
+    /// The scopes of a resource as these tenants read it: with confidential records or without.
+    fn scopes_of(&self, of: &TenantConfig, resource: &Resource) -> Vec<String> {
+        let hidden = self.provider.confidential.as_ref().filter(|_| of.confidential && resource.confidential.is_some());
+        scopes::of(resource).chain(hidden.map(|c| c.scope.clone())).collect()
+    }
+
+    /// What each scope opens of what an app's tenants read.
+    #[must_use]
+    pub fn app_opens(&self, app: &App) -> BTreeMap<String, Vec<&str>> {
+        let mut opened: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+        for r in self.app_resources(app) {
+            for scope in self.app_tenants(app).flat_map(|t| self.scopes_of(t, r)) {
+                let names = opened.entry(scope).or_default();
+                if !names.contains(&r.name.as_str()) {
+                    names.push(r.name.as_str());
+                }
+            }
+        }
+        opened
     }
 
     /// What any tenant of an app reads, in the catalogue's order.

@@ -108,6 +108,16 @@ pub struct Commit {
     /// What former runs met, for forecasts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub habits: Option<Habits>,
+    /// Under which privacy settings the rows of this table and of those taken out of it were written, by table; one that is
+    /// missing was written under none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub privacy: BTreeMap<ResourceName, String>,
+    /// The same of the load under way, which writes every row anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub privacy_of_load: Option<BTreeMap<ResourceName, String>>,
+    /// Whether everything was read with confidential records.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub confidential: bool,
     /// What a backfill read; informative.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backfilled: Option<Window>,
@@ -129,6 +139,9 @@ impl Commit {
             along: BTreeSet::new(),
             parents: None,
             habits: None,
+            privacy: BTreeMap::new(),
+            privacy_of_load: None,
+            confidential: false,
             backfilled: None,
         }
     }

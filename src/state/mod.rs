@@ -141,6 +141,11 @@ impl State {
     pub fn layout(&self, resource: &ResourceName) -> Line {
         self.line(&["layout", resource.as_str()])
     }
+    /// The sealed key of the pseudonyms, one for all tenants.
+    #[must_use]
+    pub fn pseudonyms(&self) -> Line {
+        self.line(&["pseudonyms"])
+    }
     /// The last run of each tenant.
     #[must_use]
     pub fn runs(&self, tenant: &Tenant) -> Line {

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use super::contents;
 use super::group::{figures, keep_rejected, note};
 use super::ledger::{Due, Ledger, Reads, Terms, Turn, Turns, Why, due, turns_of};
-use super::{Done, SyncError, TenantRun, drift_counts, fail};
+use super::{Done, SyncError, TenantRun, drift_counts, fail, mix};
 use crate::auth::AuthError;
 use crate::catalog::{Mode, PartitionValue, Resource, Skip, Table};
 use crate::clock::Timestamp;
@@ -152,6 +152,12 @@ impl Children {
             self.commit.partitions = figures(&run.lake, &self.table).await?;
             self.commit.schema = self.table.fingerprint();
         }
+        let privacy = run.privacy(std::iter::once(&self.resource.name));
+        if self.commit.partitions.is_empty() {
+            self.commit.privacy.clone_from(&privacy);
+        } else {
+            mix(&mut self.commit.privacy, &privacy);
+        }
         // Without a commit nothing is in the lake, whatever a ledger that outlived it says.
         let reads = match run.options.full || self.commit.parents.is_none() && self.commit.partitions.is_empty() {
             true => Reads::none(),
@@ -212,6 +218,9 @@ impl Children {
                 Some(Habits { rows_a_day: 0.0, request_bytes: self.report.bytes / self.report.requests });
         }
         self.commit.load_done = self.parents.left == 0 && self.skipped.is_none();
+        if run.options.full && self.commit.load_done && self.complete && self.failure.is_none() {
+            self.commit.privacy.clone_from(&privacy);
+        }
         if run.options.backfill.is_none() && self.skipped.is_none() {
             self.commit.parents = Some(read);
         }
@@ -332,8 +341,8 @@ impl Children {
         });
         if replaces {
             let seq = self.run.seq.fetch_add(1, Ordering::Relaxed);
-            for rows in &read.rows {
-                self.spill.add(WINDOW, rows, seen_at, seq)?;
+            for rows in read.rows {
+                self.spill.add(WINDOW, &self.run.private(&self.resource.name, rows)?, seen_at, seq)?;
             }
             // A record that could not be decoded is missing from the rows, not from the parent: nothing is taken for gone.
             if self.table.by_parent && read.rejected.is_empty() {
@@ -509,7 +518,9 @@ impl Children {
         self.report.quarantined = self.quarantined;
         self.report.drift = drift_counts(&self.drift);
         self.report.parents = Some(self.parents);
-        vec![Done { resource: name, report: self.report, failure: self.failure }]
+        let now = self.run.privacy(std::iter::once(&name));
+        let former = self.last.is_some() && self.commit.privacy != now;
+        vec![Done { resource: name, report: self.report, failure: self.failure, former }]
     }
 }
 

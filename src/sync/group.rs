@@ -15,7 +15,7 @@ use arrow::datatypes::{Int8Type, TimestampMicrosecondType};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::{Chosen, Done, SyncError, TenantRun, delete, drift_counts, fail};
+use super::{Chosen, Done, SyncError, TenantRun, delete, drift_counts, fail, mix};
 use crate::auth::AuthError;
 use crate::catalog::{Mode, OnDelete, PartitionValue, Resource, Table};
 use crate::clock::Timestamp;
@@ -82,6 +82,8 @@ pub(super) struct Group {
     /// The resource's next commit, as far as it is true already.
     commit: Commit,
     wish: Wish,
+    /// The privacy settings under which rows are written now, by table.
+    privacy: BTreeMap<ResourceName, String>,
     drift: Drift,
     failure: Option<Failure>,
     /// Why it cannot be read, where that is no failure: not granted, and nobody named it.
@@ -136,6 +138,8 @@ impl Group {
         // fallen behind: the parent is read anew.
         let begun = parts[0].last.as_ref().filter(|l| l.body.load_started.is_some());
         let behind = |p: &Part, along: &BTreeSet<_>| p.last.is_none() || !along.contains(&p.resource.name);
+        // What was hidden until now is old, too: no filter on changes finds it.
+        let revealed = chosen.confidential && begun.is_some_and(|l| !l.body.confidential);
         let late = begun.is_some_and(|l| parts[1..].iter().any(|p| behind(p, &l.body.along)));
         if late && wish.backfill.is_none() && !wish.full {
             wish.full = true;
@@ -143,10 +147,22 @@ impl Group {
                 "read anew from the start, because a table taken out of it is new or was left out for a while".into(),
             );
         }
+        if revealed && wish.backfill.is_none() && !wish.full {
+            wish.full = true;
+            parts[0].report.notes.push(
+                "read anew from the start, because confidential records are asked for and were not before".into(),
+            );
+        }
+        let privacy = run.privacy(parts.iter().map(|p| &p.resource.name));
+        let mut commit = commit;
+        if parts.iter().all(|p| p.partitions.is_empty()) && commit.privacy_of_load.is_none() {
+            commit.privacy.clone_from(&privacy);
+        }
         Ok(Self {
             run,
             chosen,
             parts,
+            privacy,
             commit,
             wish,
             drift: Drift::default(),
@@ -213,10 +229,21 @@ impl Group {
     pub(super) async fn read(&mut self, work: Work, hold: bool) -> Result<(), SyncError> {
         self.parts[0].report.mode = super::word(&work).into();
         let id = self.id();
+        let anew = matches!(work, Work::Load { begins: true, .. } | Work::Listing { .. });
+        if !anew {
+            mix(&mut self.commit.privacy, &self.privacy);
+            if let Some(load) = &mut self.commit.privacy_of_load {
+                mix(load, &self.privacy);
+            }
+            // What changed while confidential records were not asked for is missing.
+            self.commit.confidential &= self.chosen.confidential || self.chosen.resource.confidential.is_none();
+        }
         let source = match work {
             Work::Load { started, gaps, begins } => {
                 self.commit.kind = CommitKind::Load;
                 if begins {
+                    self.commit.privacy_of_load = Some(self.privacy.clone());
+                    self.commit.confidential = self.chosen.confidential;
                     // Durable before the first window: the increments of later runs reach back to it.
                     self.began = Some(started);
                     self.commit.load_started = Some(started);
@@ -482,7 +509,8 @@ impl Group {
         }
     }
 
-    async fn page(&mut self, job: u32, page: Page, seen_at: Timestamp, seq: u64) -> Result<(), SyncError> {
+    async fn page(&mut self, job: u32, mut page: Page, seen_at: Timestamp, seq: u64) -> Result<(), SyncError> {
+        page.rows = self.run.private(&self.chosen.resource.name, page.rows)?;
         self.parts[0].report.records += page.records as u64;
         self.drift.merge(page.drift);
         match &self.chosen.resource.mode {
@@ -514,7 +542,7 @@ impl Group {
                     .and_then(|k| k.as_primitive_opt::<Int8Type>())
                     .map_or(0, |kinds| kinds.iter().filter(|k| *k == Some(KIND_READ)).count());
                 part.report.records += (rows.num_rows() - markers) as u64;
-                part.spill.add(job, &rows, seen_at, seq)?;
+                part.spill.add(job, &self.run.private(&name, rows)?, seen_at, seq)?;
             }
         }
         Ok(())
@@ -573,9 +601,17 @@ impl Group {
                         self.commit.load_started = self.commit.load_started.min(Some(started));
                     }
                 }
-                Filter::Updated => self.commit.covered.updated.add(sure),
+                Filter::Updated => {
+                    self.commit.covered.updated.add(sure);
+                    // A feed has no other load.
+                    if self.wish.full && matches!(self.chosen.resource.mode, Mode::Tombstones { .. }) {
+                        self.commit.privacy.clone_from(&self.privacy);
+                    }
+                }
                 Filter::Whole => {
                     self.commit.covered.full = Some(sure.to);
+                    self.commit.privacy_of_load = Some(self.privacy.clone());
+                    self.commit.confidential = self.chosen.confidential;
                     if matches!(self.chosen.resource.mode, Mode::Incremental { .. }) {
                         self.commit.load_started = Some(sure.to);
                         self.commit.covered.updated = crate::state::Intervals::default();
@@ -588,6 +624,12 @@ impl Group {
             && !self.commit.load_done
         {
             self.commit.load_done = self.commit.covered.created.gaps(Window::new(None, started)).is_empty();
+        }
+        // A listing in every run is no load that could be unfinished.
+        if (self.commit.load_done || self.chosen.resource.mode == Mode::Full)
+            && let Some(privacy) = self.commit.privacy_of_load.take()
+        {
+            self.commit.privacy = privacy;
         }
         if hold { Ok(()) } else { self.commit().await }
     }
@@ -634,6 +676,7 @@ impl Group {
         let table = self.parts[0].table.clone();
         let living = load::living_keys(&run.lake, &table).await?;
         let mut absent: Vec<String> = living.difference(&self.present).cloned().collect();
+        self.leave_hidden(&mut absent).await?;
         if absent.is_empty() {
             return Ok(());
         }
@@ -696,7 +739,7 @@ impl Group {
                         next => next?,
                     };
                     let Some(fetched) = next else { break };
-                    again.extend(keys(&fetched.page.rows, &resource.key));
+                    again.extend(keys(&run.private(&resource.name, fetched.page.rows)?, &resource.key));
                     // What cannot be decoded cannot be told from what is missing.
                     let clear = fetched.page.rejected.is_empty() && !run.world.stop.is_cancelled();
                     if !clear {
@@ -723,6 +766,23 @@ impl Group {
             note(&mut self.parts[0].partitions, table.layout.folder(*value), figures);
         }
         self.commit().await
+    }
+
+    /// Confidential rows are missing from a listing that does not ask for them, and stay.
+    async fn leave_hidden(&self, absent: &mut Vec<String>) -> Result<(), SyncError> {
+        let (resource, table) = (&self.chosen.resource, &self.parts[0].table);
+        let mark = self.run.config().provider.confidential.as_ref().map(|c| c.mark.as_str());
+        let (Some(column), [key]) = (&resource.confidential, resource.key.as_slice()) else { return Ok(()) };
+        if self.chosen.confidential || absent.is_empty() {
+            return Ok(());
+        }
+        let rows = load::select(&self.run.lake, table, &[key, column], &absent.iter().cloned().collect()).await?;
+        let text = |name: &str| rows.column_by_name(name).and_then(|c| c.as_string_opt::<i32>());
+        let (Some(ids), Some(marks)) = (text(key), text(column)) else { return Ok(()) };
+        let hidden: BTreeSet<&str> =
+            ids.iter().zip(marks).filter(|(_, m)| *m == mark).filter_map(|(id, _)| id).collect();
+        absent.retain(|id| !hidden.contains(id.as_str()));
+        Ok(())
     }
 
     /// A record may come to refer to another shared thing than before (a contact that was merged into another): the former
@@ -774,6 +834,8 @@ impl Group {
         };
         self.parts[0].report.notes.extend(self.skipped.take());
         let mut failure = self.failure;
+        // A load under way is on its way to bring every row to today's.
+        let written = self.commit.privacy_of_load.as_ref().unwrap_or(&self.commit.privacy);
         let drift = drift_counts(&self.drift);
         let mut all = Vec::new();
         for (i, part) in self.parts.into_iter().enumerate() {
@@ -786,7 +848,9 @@ impl Group {
                 report.cursor = part.last.as_ref().and_then(|l| l.body.cursor());
             }
             let failure = if i == 0 { failure.take() } else { None };
-            all.push(Done { resource: part.resource.name, report, failure });
+            let name = part.resource.name;
+            let former = part.last.is_some() && written.get(&name) != self.privacy.get(&name);
+            all.push(Done { resource: name, report, failure, former });
         }
         all
     }
@@ -801,7 +865,12 @@ pub(super) async fn keep_rejected(
 ) -> Result<(), SyncError> {
     tracing::warn!(resource = %name, why = %rejected.why, "a record goes to quarantine");
     let place = format!("quarantine/{}/{name}/{}/{n}", run.tenant, run.run);
-    let sealed = run.auth.vault().seal(&place, &rejected.raw)?;
+    // What is never written is not kept sealed either.
+    let raw = match run.rules.get(name) {
+        Some(rules) => rules.strip(&rejected.raw),
+        None => rejected.raw,
+    };
+    let sealed = run.auth.vault().seal(&place, &raw)?;
     let text = serde_json::to_vec(&sealed).unwrap_or_default();
     Ok(run.state.quarantine(&run.tenant, name, run.run, n, text.into()).await?)
 }

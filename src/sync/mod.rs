@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use arrow::array::RecordBatch;
 use futures::StreamExt as _;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -34,7 +35,7 @@ use crate::plan::{self, Work};
 use crate::report::{DriftCount, ExitCode, Failure, Outcome, Progress, Report, ResourceReport, TenantReport};
 use crate::state::{Commit, CommitKind, Entry, Lease, State, StateError, Window};
 use crate::store::Store;
-use crate::transform::Drift;
+use crate::transform::{Drift, Pseudonyms, Rules};
 
 use children::Children;
 pub use forecast::{Forecast, forecast, table as forecast_table};
@@ -43,6 +44,9 @@ pub use verdict::{code, refusal, unanswered};
 
 /// The provider's `Date` has whole seconds, so a bound taken from our own clock stays a second further back.
 const DATE_STEP: Duration = Duration::from_secs(1);
+
+/// Stands where a commit says under which privacy settings rows were written, when it was several.
+const MIXED: &str = "mixed";
 
 /// Newest grants read at once, to see who is connected.
 const LOOKS_AT_ONCE: usize = 32;
@@ -88,6 +92,18 @@ pub enum SyncError {
         "tenant {tenant}: {resource} needs the scope {scope}, which is not granted\nhint: add it to the app at the provider and connect the tenant again: `hirelake connect {tenant}`"
     )]
     NotGranted {
+        /// The tenant.
+        tenant: Tenant,
+        /// The resource.
+        resource: ResourceName,
+        /// The scope.
+        scope: String,
+    },
+    /// Confidential records are asked for, and their scope is not granted.
+    #[error(
+        "tenant {tenant}: confidential records of {resource} need the scope {scope}, which is not granted: only the others were read\nhint: add it to the app at the provider and connect the tenant again: `hirelake connect {tenant}`; or ask for them no longer (`confidential = false`)"
+    )]
+    Hidden {
         /// The tenant.
         tenant: Tenant,
         /// The resource.
@@ -356,6 +372,8 @@ struct TenantRun {
     session: Arc<Session>,
     lease: Arc<Lease>,
     lake: Lake,
+    /// What is done to rows before they are written, for tables of which anything is.
+    rules: HashMap<ResourceName, Rules>,
     /// Nothing later is covered by this run.
     bound: Timestamp,
     /// The clock's reading at which the run is to stop.
@@ -435,6 +453,7 @@ impl TenantJob {
         };
         let scratch = scratch(&self.world, &self.tenant)?;
         let lake = lake_of(&self.world, &self.tenant, scratch.path());
+        let rules = rules(&self.world.config, &self.tenant, &self.auth).await?;
         let bound = self.world.clock.now().minus(self.world.config.safety_lag + DATE_STEP);
         let run = Arc::new(TenantRun {
             world: self.world,
@@ -446,11 +465,21 @@ impl TenantJob {
             session: session.clone(),
             lease,
             lake,
+            rules,
             bound,
             until: self.until,
             seq: AtomicU64::new(0),
         });
         let outcome = run.resources(report).await;
+        let former = report.former_privacy.len();
+        if former > 0 {
+            let tables =
+                if former == 1 { "1 table still holds".to_owned() } else { format!("{former} tables still hold") };
+            report.notes.push(format!(
+                "privacy was set otherwise before: {tables} rows of the former setting; `hirelake sync --tenant {} --full` rewrites them",
+                run.tenant
+            ));
+        }
         if let Err(error) = run.state.sweep_quarantine(&run.tenant, run.world.config.quarantine_keep).await {
             tracing::warn!(%error, "the quarantine could not be swept; the next run tries again");
         }
@@ -459,6 +488,19 @@ impl TenantJob {
         report.refused = pace.refused;
         outcome
     }
+}
+
+/// What a tenant's privacy settings do to each of its tables. The key of the pseudonyms is asked for only where there are any.
+async fn rules(config: &Config, tenant: &Tenant, auth: &Auth) -> Result<HashMap<ResourceName, Rules>, SyncError> {
+    let settings = &config.tenant(tenant).privacy;
+    let all = &config.provider.resources;
+    let rules = |r: &&Resource| Some((r.name.clone(), Rules::new(r, all, settings)?));
+    let mut rules: HashMap<ResourceName, Rules> = config.resources(tenant).iter().filter_map(rules).collect();
+    if rules.values().any(Rules::need_key) {
+        let pseudonyms = Arc::new(Pseudonyms::new(&*auth.pseudonym_key().await?));
+        rules = rules.into_iter().map(|(name, r)| (name, r.keyed(pseudonyms.clone()))).collect();
+    }
+    Ok(rules)
 }
 
 /// Look-ups by which a new credential's account is told from another: the first that both sides know decides.
@@ -551,11 +593,25 @@ struct Chosen {
     resource: Resource,
     extract: Vec<Resource>,
     expands: Vec<String>,
+    /// Whether its listing is asked for confidential records too.
+    confidential: bool,
 }
 
 impl TenantRun {
     fn config(&self) -> &Config {
         &self.world.config
+    }
+
+    /// Rows as the tenant's privacy settings let them be written.
+    fn private(&self, name: &ResourceName, rows: RecordBatch) -> Result<RecordBatch, SyncError> {
+        let Some(rules) = self.rules.get(name) else { return Ok(rows) };
+        rules.apply(&rows).map_err(|e| SyncError::Rows { what: name.to_string(), why: e.to_string() })
+    }
+
+    /// Under which settings rows of these tables are written now, as commits remember it.
+    fn privacy<'a>(&self, names: impl Iterator<Item = &'a ResourceName>) -> BTreeMap<ResourceName, String> {
+        let prints = names.map(|name| (name.clone(), Rules::fingerprint(self.rules.get(name))));
+        prints.filter(|(_, print)| !print.is_empty()).collect()
     }
 
     /// Whether somebody asked for these resources by name, so that one that is not granted is a failure.
@@ -624,8 +680,9 @@ impl TenantRun {
                     }
                 }
             }
-            chosen.push(Chosen { resource: (*r).clone(), extract, expands });
+            chosen.push(Chosen { resource: (*r).clone(), extract, expands, confidential: false });
         }
+        self.choose_hidden(&mut chosen, named, report);
         chosen
     }
 
@@ -651,6 +708,29 @@ impl TenantRun {
             ));
         }
         Ok(())
+    }
+
+    /// Asks for confidential records where that is wanted and granted.
+    fn choose_hidden(&self, chosen: &mut [Chosen], named: bool, report: &mut TenantReport) {
+        let Some(hidden) = &self.config().provider.confidential else { return };
+        if !self.config().tenant(&self.tenant).confidential {
+            return;
+        }
+        for c in chosen.iter_mut().filter(|c| c.resource.confidential.is_some()) {
+            if self.session.has_scope(&hidden.scope) {
+                c.resource.query.push((hidden.param.clone(), hidden.value.clone()));
+                c.confidential = true;
+                continue;
+            }
+            let (tenant, resource, scope) = (self.tenant.clone(), c.resource.name.clone(), hidden.scope.clone());
+            if named {
+                let error = SyncError::Hidden { tenant, resource, scope };
+                report.failures.push(fail(Some(&c.resource.name), &error));
+            } else {
+                let note = format!("without confidential records: they need the scope {scope}, which is not granted");
+                report.resources.entry(resource).or_default().notes.push(note);
+            }
+        }
     }
 
     /// Pages that the rate lets through before the deadline; `None` without one.
@@ -723,7 +803,10 @@ impl TenantRun {
                 if self.is_hopeless(&c.resource, report).await? {
                     let mode = c.resource.mode.word().into();
                     let none = ResourceReport { outcome: Outcome::Failed, mode, ..ResourceReport::default() };
-                    self.note(vec![Done { resource: c.resource.name, report: none, failure: None }], report);
+                    self.note(
+                        vec![Done { resource: c.resource.name, report: none, failure: None, former: false }],
+                        report,
+                    );
                     continue;
                 }
                 let run = self.clone();
@@ -751,7 +834,7 @@ impl TenantRun {
         if self.world.stop.is_cancelled() {
             let mode = resource.mode.word().into();
             let report = ResourceReport { outcome: Outcome::Stopped, mode, ..ResourceReport::default() };
-            return vec![Done { resource: resource.name, report, failure: None }];
+            return vec![Done { resource: resource.name, report, failure: None, former: false }];
         }
         match Children::open(self, resource.clone(), carrier).await {
             Ok(mut children) => {
@@ -785,6 +868,7 @@ impl TenantRun {
     fn note(&self, done: Vec<Done>, report: &mut TenantReport) {
         for done in done {
             report.stopped |= done.report.outcome == Outcome::Stopped;
+            report.former_privacy.extend(done.former.then(|| done.resource.clone()));
             // The tenant's failure is met by each of its resources, and told once.
             report.failures.extend(done.failure.filter(|f| f.resource.is_some() || !report.failures.contains(f)));
             let mut new = done.report;
@@ -792,6 +876,7 @@ impl TenantRun {
             if let Some(before) = report.resources.remove(&done.resource) {
                 new.deleted += before.deleted;
                 new.partitions_rewritten += before.partitions_rewritten;
+                new.notes.splice(0..0, before.notes);
             }
             report.resources.insert(done.resource, new);
         }
@@ -852,7 +937,7 @@ impl TenantRun {
             if failure.is_some() {
                 report.outcome = Outcome::Failed;
             }
-            dropped.push(Done { resource: c.name, report, failure });
+            dropped.push(Done { resource: c.name, report, failure, former: false });
         }
         Ok((chosen, dropped))
     }
@@ -959,6 +1044,17 @@ impl TenantRun {
     }
 }
 
+/// Notes that rows are written under `now` beside those that were written under `before`: such a table is under no one setting
+/// until it is loaded anew.
+fn mix(before: &mut BTreeMap<ResourceName, String>, now: &BTreeMap<ResourceName, String>) {
+    let names: BTreeSet<ResourceName> = before.keys().chain(now.keys()).cloned().collect();
+    for name in names {
+        if before.get(&name) != now.get(&name) {
+            before.insert(name, MIXED.to_owned());
+        }
+    }
+}
+
 fn drift_counts(drift: &Drift) -> Vec<DriftCount> {
     let one = |(place, found, kind, count): (&str, crate::transform::JsonType, crate::transform::DriftKind, u64)| {
         DriftCount { place: place.into(), kind: kind.to_string(), found: found.to_string(), count }
@@ -971,13 +1067,20 @@ struct Done {
     resource: ResourceName,
     report: ResourceReport,
     failure: Option<Failure>,
+    /// Whether rows of it are written under other privacy settings than today's.
+    former: bool,
 }
 
 impl Done {
     fn failed(resource: &Resource, error: &SyncError) -> Self {
         let mode = resource.mode.word().into();
         let report = ResourceReport { outcome: Outcome::Failed, mode, ..ResourceReport::default() };
-        Self { resource: resource.name.clone(), report, failure: Some(fail(Some(&resource.name), error)) }
+        Self {
+            resource: resource.name.clone(),
+            report,
+            failure: Some(fail(Some(&resource.name), error)),
+            former: false,
+        }
     }
 }
 

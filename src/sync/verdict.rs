@@ -35,7 +35,10 @@ pub fn code(error: &SyncError) -> ExitCode {
         SyncError::State(e) => state(e),
         SyncError::Store(_) => ExitCode::Storage,
         SyncError::Vault(_) => ExitCode::Configuration,
-        SyncError::NotGranted { .. } | SyncError::MassDelete { .. } | SyncError::Parents { .. } => ExitCode::Partial,
+        SyncError::NotGranted { .. }
+        | SyncError::Hidden { .. }
+        | SyncError::MassDelete { .. }
+        | SyncError::Parents { .. } => ExitCode::Partial,
         SyncError::Died { .. } | SyncError::Rows { .. } => ExitCode::Bug,
     }
 }
@@ -69,6 +72,7 @@ pub(super) fn auth(error: &AuthError) -> ExitCode {
         | AuthError::OtherApp { .. }
         | AuthError::Vault { .. }
         | AuthError::Shut { .. }
+        | AuthError::Pseudonyms { .. }
         | AuthError::Config(_) => ExitCode::Configuration,
         AuthError::Http(e) => unanswered(&e.cause),
         AuthError::State(e) => state(e),

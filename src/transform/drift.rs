@@ -157,7 +157,7 @@ impl Extra {
 }
 
 /// A reference token of JSON Pointer, with its slash.
-fn token(key: &str) -> String {
+pub(super) fn token(key: &str) -> String {
     let mut token = String::with_capacity(key.len() + 1);
     token.push('/');
     for c in key.chars() {

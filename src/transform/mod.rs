@@ -10,6 +10,7 @@
 mod columns;
 mod drift;
 mod page;
+mod privacy;
 #[cfg(test)]
 mod tests;
 
@@ -32,6 +33,7 @@ use columns::{Child, Col, Ctx, Rows, StructCol};
 pub use drift::{Drift, DriftKind, JsonType};
 use drift::{Extra, push_string};
 use page::{Envelope, Names};
+pub use privacy::{Pseudonyms, Rules};
 
 /// Last column of a batch of children: what a row of it stands for ([`KIND_ROW`], [`KIND_READ`], [`KIND_BARE`]).
 pub const KIND: &str = "_kind";

@@ -277,7 +277,7 @@ fn a_secret_written_into_the_file_is_refused_and_never_shown() {
     hint: `hirelake init --print` shows every key with its meaning
     DIR/hirelake.toml:4:17: key `client_secret`: expected where the secret is: `{ env = "NAME" }`, `{ file = "PATH" }` or `{ command = ["PROGRAM"] }`
     hint: secrets never stand in this file: say in which variable or file they are
-    DIR/hirelake.toml:4:1: unknown field `secret`, expected one of `title`, `description`, `logo`, `environment`, `client_id`, `client_secret`, `redirect_uris`, `scopes`, `pkce`, `api_base`, `authorize`, `token`, `revoke`, `audience`, `hosts`
+    DIR/hirelake.toml:4:1: unknown field `secret`, expected one of `title`, `description`, `logo`, `environment`, `client_id`, `client_secret`, `redirect_uris`, `scopes`, `pkce`, `api_base`, `authorize`, `token`, `revoke`, `audience`, `hosts`, `privacy`, `confidential`
     hint: secrets never stand in this file: say in which variable or file they are
     DIR/hirelake.toml:2:7: key `key`: expected where the secret is: `{ env = "NAME" }`, `{ file = "PATH" }` or `{ command = ["PROGRAM"] }`
     hint: secrets never stand in this file: say in which variable or file they are
@@ -285,7 +285,7 @@ fn a_secret_written_into_the_file_is_refused_and_never_shown() {
     hint: secrets never stand in this file: say in which variable or file they are
     DIR/hirelake.toml:1:9: key `vault`: invalid type: a string, expected a section
     hint: `hirelake init --print` shows every key with its meaning
-    DIR/hirelake.toml:5:1: unknown field `refresh_token`, expected one of `title`, `description`, `logo`, `environment`, `client_id`, `client_secret`, `redirect_uris`, `scopes`, `pkce`, `api_base`, `authorize`, `token`, `revoke`, `audience`, `hosts`
+    DIR/hirelake.toml:5:1: unknown field `refresh_token`, expected one of `title`, `description`, `logo`, `environment`, `client_id`, `client_secret`, `redirect_uris`, `scopes`, `pkce`, `api_base`, `authorize`, `token`, `revoke`, `audience`, `hosts`, `privacy`, `confidential`
     hint: secrets never stand in this file: say in which variable or file they are
     "#);
 
@@ -300,7 +300,7 @@ fn a_secret_written_into_the_file_is_refused_and_never_shown() {
     insta::assert_snapshot!(said, @r#"
     HIRELAKE_APPS__MAIN__CLIENT_SECRET: expected where the secret is: `{ env = "NAME" }`, `{ file = "PATH" }` or `{ command = ["PROGRAM"] }`
     hint: secrets never stand in this file: say in which variable or file they are
-    HIRELAKE_APPS__MAIN__SECRET: unknown field `secret`, expected one of `title`, `description`, `logo`, `environment`, `client_id`, `client_secret`, `redirect_uris`, `scopes`, `pkce`, `api_base`, `authorize`, `token`, `revoke`, `audience`, `hosts`
+    HIRELAKE_APPS__MAIN__SECRET: unknown field `secret`, expected one of `title`, `description`, `logo`, `environment`, `client_id`, `client_secret`, `redirect_uris`, `scopes`, `pkce`, `api_base`, `authorize`, `token`, `revoke`, `audience`, `hosts`, `privacy`, `confidential`
     hint: secrets never stand in this file: say in which variable or file they are
     HIRELAKE_VAULT: invalid type: a string, expected a section
     hint: correct or unset the variable; `hirelake init --print` shows every key

@@ -142,7 +142,7 @@ async fn the_catalogue_can_be_read() {
     }
     let one = run(dir.path(), &["catalog", "opportunities"]).await;
     assert_eq!(code(&one), 0);
-    let head: Vec<String> = out(&one).lines().take(14).map(|l| l.trim_end().to_owned()).collect();
+    let head: Vec<String> = out(&one).lines().take(16).map(|l| l.trim_end().to_owned()).collect();
     insta::assert_snapshot!(head.join("\n"), @"
     lever/opportunities: a person considered for a job, or for none yet: the pipeline's unit
 
@@ -156,8 +156,10 @@ async fn the_catalogue_can_be_read() {
     key        id
     partition  year of created_at
     default    on
+    hidden     confidential ones, unless `confidential = true`
 
-    COLUMN                    TYPE                SOURCE                            WHAT
+    COLUMN                    TYPE                SOURCE                                       WHAT
+    id                        text                id                                           the opportunity
     ");
     assert_eq!(files(dir.path()).len(), 0, "looking made something");
 }
