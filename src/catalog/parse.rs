@@ -1443,13 +1443,15 @@ mod tests {
     #[test]
     fn every_embedded_resource_makes_a_table() {
         let p = embedded().unwrap();
-        assert_eq!(p.resources.len(), 34);
+        assert_eq!(p.resources.len(), 37);
         for r in &p.resources {
             let table = Table::new(&p.name, r, None).unwrap();
             assert_eq!(table.schema.fields().len(), r.columns.len() + 4, "{}", r.name);
             let expected = match (r.name.as_str(), &r.mode) {
                 // Specially protected, and the surveys that ask for it.
                 ("eeo_responses" | "eeo_responses_pii" | "surveys_diversity", _) => ByDefault::Named,
+                // Documents are heavy.
+                _ if r.content.is_some() => ByDefault::Named,
                 (_, Mode::Children { .. }) => ByDefault::Granted,
                 _ => ByDefault::Always,
             };
@@ -1554,7 +1556,7 @@ mod tests {
         assert_eq!(p.production.api_base.as_str(), "https://api.eu.lever.co/v1", "no slash at the end");
         assert_eq!(p.production.token.as_str(), "https://auth.lever.co/oauth/token", "the rest stays");
         assert_eq!((p.rate.per_second, p.rate.burst), (4.0, 2));
-        assert_eq!(p.resources.len(), 35);
+        assert_eq!(p.resources.len(), 38);
         assert_eq!(p.resource("stages").unwrap().columns.len(), 1);
         assert_eq!(p.resource("stages").unwrap().key, ["id"], "the defaults hold for every file");
         assert_eq!(p.resource("users").unwrap().columns.last().unwrap().source, "nickName");
