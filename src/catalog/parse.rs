@@ -335,6 +335,7 @@ struct RawResource {
     span: Option<Spanned<RawSpan>>,
     content_key: Option<Spanned<String>>,
     dormant: Option<Spanned<String>>,
+    anonymized: Option<Spanned<String>>,
     absent_is_empty: Option<Spanned<bool>>,
     skip: Option<Spanned<RawSkip>>,
 }
@@ -709,6 +710,7 @@ fn resource(entry: &Entry<'_>, oauth: &OAuthFacts) -> Result<Resource, CatalogEr
         span: raw.span.as_ref().map(|s| Span { start: s.get_ref().start.clone(), end: s.get_ref().end.clone() }),
         content_key: raw.content_key.as_ref().map(|c| c.get_ref().clone()),
         dormant: raw.dormant.as_ref().map(|c| c.get_ref().clone()),
+        anonymized: raw.anonymized.as_ref().map(|c| c.get_ref().clone()),
     })
 }
 
@@ -1114,6 +1116,13 @@ fn check(entry: &Entry<'_>, resource: &Resource, all: &[Resource]) -> Result<(),
     }
     if let Some(name) = &raw.dormant {
         find(entry, resource, "dormant", name.get_ref(), name)?;
+    }
+    if let Some(name) = &raw.anonymized {
+        let c = find(entry, resource, "anonymized", name.get_ref(), name)?;
+        if c.ty != ColumnType::Bool {
+            let message = format!("key `anonymized`: column `{}` must be `bool`", c.name);
+            return Err(entry.fault(name, message, None));
+        }
     }
     if let Some(name) = &raw.content_key {
         let c = find(entry, resource, "content_key", name.get_ref(), name)?;

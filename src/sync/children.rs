@@ -11,9 +11,9 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 use tokio::task::JoinSet;
 
-use super::group::{figures, keep_rejected, note};
+use super::group::{figures, note};
 use super::ledger::{Due, Ledger, Reads, Terms, Turn, Turns, Why, due};
-use super::{Done, SyncError, TenantRun, drift_counts, fail};
+use super::{Done, SyncError, TenantRun, drift_counts, fail, quarantine};
 use crate::auth::AuthError;
 use crate::catalog::{Mode, PartitionValue, Resource, Skip, Table};
 use crate::clock::Timestamp;
@@ -320,7 +320,8 @@ impl Children {
         }
         for rejected in read.rejected {
             self.quarantined += 1;
-            keep_rejected(&self.run, &self.resource.name, self.quarantined, rejected).await?;
+            let parent = Some(read.turn.id.as_str());
+            quarantine::keep(&self.run, &self.resource.name, self.quarantined, parent, rejected).await?;
         }
         self.done_with(&read.turn, seen_at)
     }

@@ -7,9 +7,11 @@ mod children;
 mod delete;
 mod group;
 pub mod ledger;
+pub mod quarantine;
 mod verdict;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -28,7 +30,7 @@ use crate::names::{ResourceName, RunId, Tenant};
 use crate::plan::{self, Wish, Work};
 use crate::report::{DriftCount, ExitCode, Failure, Outcome, Progress, Report, ResourceReport, TenantReport};
 use crate::state::{Commit, Entry, Lease, State, StateError, Window};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use crate::transform::Drift;
 
 use children::Children;
@@ -61,7 +63,7 @@ pub enum SyncError {
     State(#[from] StateError),
     /// The lake or state could not be opened.
     #[error(transparent)]
-    Store(#[from] crate::store::StoreError),
+    Store(#[from] StoreError),
     /// A record could not be sealed for the quarantine.
     #[error(transparent)]
     Vault(#[from] crate::auth::vault::VaultError),
@@ -173,7 +175,7 @@ impl World {
     /// # Errors
     ///
     /// When one cannot be opened.
-    pub fn open(config: Arc<Config>, clock: Clock) -> Result<Self, crate::store::StoreError> {
+    pub fn open(config: Arc<Config>, clock: Clock) -> Result<Self, StoreError> {
         let lake = Store::open(&config.lake)?;
         let state = Store::open(&config.state)?;
         Ok(Self { config, lake, state, clock, stop: CancellationToken::new(), progress: Progress::default() })
@@ -447,9 +449,9 @@ fn lake(world: &World, tenant: &Tenant, scratch: &tempfile::TempDir) -> Lake {
 }
 
 /// A private folder for spilled rows, removed when dropped. Those that a killed run of this tenant left are removed first.
-fn scratch(world: &World, tenant: &Tenant) -> Result<tempfile::TempDir, crate::store::StoreError> {
+fn scratch(world: &World, tenant: &Tenant) -> Result<tempfile::TempDir, StoreError> {
     let parent = &world.config.scratch;
-    let io = |op| move |source| crate::store::StoreError::Io { op, path: parent.clone(), source };
+    let io = |op| move |source| StoreError::Io { op, path: parent.clone(), source };
     let prefix = sweep_scratch(world, tenant)?;
     tempfile::Builder::new().prefix(&prefix).tempdir_in(parent).map_err(io("make a private folder in"))
 }
@@ -460,20 +462,32 @@ fn scratch(world: &World, tenant: &Tenant) -> Result<tempfile::TempDir, crate::s
 /// # Errors
 ///
 /// When the scratch folder cannot be read, or one of them not removed.
-pub fn sweep_scratch(world: &World, tenant: &Tenant) -> Result<String, crate::store::StoreError> {
+pub fn sweep_scratch(world: &World, tenant: &Tenant) -> Result<String, StoreError> {
+    let (prefix, left) = left_in_scratch(world, tenant)?;
+    for path in left {
+        std::fs::remove_dir_all(&path)
+            .map_err(|source| StoreError::Io { op: "remove a killed run's folder", path, source })?;
+    }
+    Ok(prefix)
+}
+
+/// How the names of this tenant's private folders begin, and those that there are: while nobody else holds the lease, killed
+/// runs left them.
+///
+/// # Errors
+///
+/// When the scratch folder cannot be read.
+pub fn left_in_scratch(world: &World, tenant: &Tenant) -> Result<(String, Vec<PathBuf>), StoreError> {
     let parent = &world.config.scratch;
-    let io = |op| move |source| crate::store::StoreError::Io { op, path: parent.clone(), source };
     // Another state has other leases, so its folders are not ours to remove; a memory state has none but its own.
     let whose =
         world.state.root().map(|r| r.to_string_lossy().into_owned()).unwrap_or_else(|| RunId::new().to_string());
     let hash = twox_hash::XxHash64::oneshot(0, whose.as_bytes());
     let prefix = format!("hirelake-{hash:016x}-{tenant}.");
-    for entry in std::fs::read_dir(parent).map_err(io("list"))?.flatten() {
-        if entry.file_name().to_str().is_some_and(|n| n.starts_with(&prefix)) {
-            std::fs::remove_dir_all(entry.path()).map_err(io("remove a killed run's folder in"))?;
-        }
-    }
-    Ok(prefix)
+    let entries = std::fs::read_dir(parent).map_err(|source| StoreError::Io { op: "list", path: parent.clone(), source })?;
+    let left = entries.flatten().filter(|e| e.file_name().to_str().is_some_and(|n| n.starts_with(&prefix)));
+    let left = left.map(|e| e.path()).collect();
+    Ok((prefix, left))
 }
 
 async fn remember(state: &State, tenant: &Tenant, last: LastRun) -> Result<(), StateError> {
