@@ -824,7 +824,11 @@ fn skip(entry: &Entry<'_>, raw: &RawSkip) -> Result<Skip, CatalogError> {
     let evidence = raw.evidence.get_ref().trim();
     if evidence.is_empty() {
         let message = "key `evidence`: say how it is known that such a parent has no children";
-        return Err(entry.fault(&raw.evidence, message, Some("or leave the rule out: it costs rows if it is wrong".into())));
+        return Err(entry.fault(
+            &raw.evidence,
+            message,
+            Some("or leave the rule out: it costs rows if it is wrong".into()),
+        ));
     }
     Ok(Skip { column: raw.column.get_ref().clone(), is, evidence: evidence.to_owned() })
 }
@@ -1134,7 +1138,8 @@ fn check(entry: &Entry<'_>, resource: &Resource, all: &[Resource]) -> Result<(),
     if resource.mode.parent().is_none()
         && let Some(c) = resource.columns.iter().find(|c| c.from_parent.is_some())
     {
-        let message = format!("column `{}`: `from_parent` has a meaning only with modes `extracted` and `children`", c.name);
+        let message =
+            format!("column `{}`: `from_parent` has a meaning only with modes `extracted` and `children`", c.name);
         return Err(entry.column_fault(&c.name, message, None));
     }
     Ok(())
@@ -1178,7 +1183,8 @@ fn children(
     if let Some(path) = &raw.path
         && resource.path.split('/').filter(|part| *part == ":id").count() != 1
     {
-        let message = "key `path`: expected `:id` once, where the parent's key stands, as in `/opportunities/:id/notes`";
+        let message =
+            "key `path`: expected `:id` once, where the parent's key stands, as in `/opportunities/:id/notes`";
         return Err(entry.fault(path, message, None));
     }
     filled_from(entry, resource, carrier)?;

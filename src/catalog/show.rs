@@ -59,7 +59,10 @@ fn facts(r: &Resource) -> Vec<(&'static str, String)> {
             facts.push(("read", format!("out of `{field}` of {from}: no requests of its own")))
         }
         Mode::Children { from, absent_is_empty, skip } => {
-            facts.push(("read", format!("GET {}, for each of {from} that changed, and for some others in turn", r.path)));
+            facts.push((
+                "read",
+                format!("GET {}, for each of {from} that changed, and for some others in turn", r.path),
+            ));
             if *absent_is_empty {
                 facts.push(("404", "there are none".to_owned()));
             }

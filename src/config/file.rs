@@ -9,11 +9,12 @@ use toml::{Table as TomlTable, Value};
 use url::Url;
 
 use super::{
-    App, Config, ConfigError, ConnectConfig, DEFAULT_FILE, KeepaliveConfig, NOT_A_SOURCE, Reconcile, SecretSource, TenantConfig,
-    first_line, hint_line,
+    App, Config, ConfigError, ConnectConfig, DEFAULT_FILE, KeepaliveConfig, NOT_A_SOURCE, Reconcile, SecretSource,
+    TenantConfig, first_line, hint_line,
 };
 use crate::catalog::{
-    self, ByDefault, Endpoints, Environment, Granularity, Mode, OnDelete, Provider, Rate, Resource, Table, is_loopback, scopes,
+    self, ByDefault, Endpoints, Environment, Granularity, Mode, OnDelete, Provider, Rate, Resource, Table, is_loopback,
+    scopes,
 };
 use crate::names::{AppName, ResourceName, Tenant};
 

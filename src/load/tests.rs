@@ -79,11 +79,8 @@ fn column(name: &str, ty: ColumnType) -> Column {
 }
 
 fn resource(name: &str, mode: Mode, parent: Option<&str>, partition: (&str, &str), columns: Vec<Column>) -> Resource {
-    let partition = Partition {
-        column: Some(partition.0.into()),
-        label: partition.1.into(),
-        granularity: Granularity::Year,
-    };
+    let partition =
+        Partition { column: Some(partition.0.into()), label: partition.1.into(), granularity: Granularity::Year };
     let own = Resource::of_our_own(name.parse().unwrap(), columns, Some(partition));
     Resource { mode, parent: parent.map(Into::into), ..own }
 }

@@ -314,7 +314,8 @@ impl Children {
                 let decoder = Decoder::of_children(&self.resource, &self.carrier);
                 let parent = Parent { batch: &read.turn.batch, row: read.turn.row };
                 let marker = decoder.read_marker(parent);
-                let marker = marker.map_err(|e| SyncError::Rows { what: self.resource.name.to_string(), why: e.to_string() })?;
+                let marker =
+                    marker.map_err(|e| SyncError::Rows { what: self.resource.name.to_string(), why: e.to_string() })?;
                 self.spill.add(WINDOW, &marker, seen_at, seq)?;
             }
         }
@@ -469,7 +470,9 @@ impl Children {
         };
         self.report.notes.extend(self.skipped.take());
         if self.parents.left > 0 && self.failure.is_none() && self.report.outcome != Outcome::Skipped {
-            self.report.notes.push(format!("parents left for the next run, which goes on there: {}", self.parents.left));
+            self.report
+                .notes
+                .push(format!("parents left for the next run, which goes on there: {}", self.parents.left));
         }
         if self.parents.withheld > 0 {
             self.report.notes.push(format!(

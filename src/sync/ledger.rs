@@ -212,7 +212,9 @@ pub(super) async fn due(lake: &Lake, terms: &Terms<'_>, reads: &Reads) -> Result
                 let version = versions.filter(|v| !v.is_null(i)).map(|v| v.value(i));
                 let read = reads.of(hash);
                 let wanted = match (terms.backfill, read) {
-                    (Some(window), _) => version.is_some_and(|v| window.contains(Timestamp::from_ms(v.div_euclid(1000)))),
+                    (Some(window), _) => {
+                        version.is_some_and(|v| window.contains(Timestamp::from_ms(v.div_euclid(1000))))
+                    }
                     (None, None) => true,
                     (None, Some(read)) => version.is_some_and(|v| v.saturating_add(overlap_us) > read),
                 };
@@ -254,7 +256,13 @@ fn share(due: &mut Due, terms: &Terms<'_>, settled: &mut Vec<Settled>) {
     // Rounded up, so that N shares are the whole; of a part of a night down, or an hourly run would read one each hour.
     let quota = |of: usize, nights: u32| {
         let share = of as f64 * part / f64::from(nights.max(1));
-        if nights == 0 { 0 } else if due.whole_share { share.ceil() as usize } else { share as usize }
+        if nights == 0 {
+            0
+        } else if due.whole_share {
+            share.ceil() as usize
+        } else {
+            share as usize
+        }
     };
     let soon = if active_nights == 0 { nights } else { active_nights };
     let mut left = [quota(count(false), nights), quota(count(true), soon)];
@@ -393,8 +401,7 @@ mod tests {
                 share(&mut due, &terms(carrier, &table, Some(&last), now, reconcile), &mut settled);
                 let soon = if active_nights == 0 { nights } else { active_nights };
                 let actives = (0..read.len()).filter(|i| active(*i)).count() as u64;
-                let most =
-                    (total as u64 - actives).div_ceil(u64::from(nights)) + actives.div_ceil(u64::from(soon));
+                let most = (total as u64 - actives).div_ceil(u64::from(nights)) + actives.div_ceil(u64::from(soon));
                 assert!(due.count(Why::Reconcile) <= most, "{total}/{nights}: {}", due.count(Why::Reconcile));
                 for hash in due.chosen.keys() {
                     read[*hash as usize] = now;
@@ -413,12 +420,8 @@ mod tests {
         let carrier = provider.resource("opportunities").unwrap();
         let table = Table::new(&provider.name, carrier, None).unwrap();
         let taken = |elapsed_h: i64, reconcile: Reconcile| {
-            let last = ParentsRead {
-                reconciled: Some(Timestamp::from_ms(0)),
-                left: 0,
-                stalest: None,
-                milli_requests: 1000,
-            };
+            let last =
+                ParentsRead { reconciled: Some(Timestamp::from_ms(0)), left: 0, stalest: None, milli_requests: 1000 };
             let mut due = Due { parts: vec![(PartitionValue::Whole, [0, 0])], ..Due::default() };
             let mut settled: Vec<Settled> =
                 (0..6_000).map(|i| Settled { read_us: 0, hash: i, part: 0, active: false }).collect();

@@ -465,8 +465,11 @@ fn scratch(world: &World, tenant: &Tenant) -> Result<tempfile::TempDir, StoreErr
 pub fn sweep_scratch(world: &World, tenant: &Tenant) -> Result<String, StoreError> {
     let (prefix, left) = left_in_scratch(world, tenant)?;
     for path in left {
-        std::fs::remove_dir_all(&path)
-            .map_err(|source| StoreError::Io { op: "remove a killed run's folder", path, source })?;
+        std::fs::remove_dir_all(&path).map_err(|source| StoreError::Io {
+            op: "remove a killed run's folder",
+            path,
+            source,
+        })?;
     }
     Ok(prefix)
 }
@@ -484,7 +487,8 @@ pub fn left_in_scratch(world: &World, tenant: &Tenant) -> Result<(String, Vec<Pa
         world.state.root().map(|r| r.to_string_lossy().into_owned()).unwrap_or_else(|| RunId::new().to_string());
     let hash = twox_hash::XxHash64::oneshot(0, whose.as_bytes());
     let prefix = format!("hirelake-{hash:016x}-{tenant}.");
-    let entries = std::fs::read_dir(parent).map_err(|source| StoreError::Io { op: "list", path: parent.clone(), source })?;
+    let entries =
+        std::fs::read_dir(parent).map_err(|source| StoreError::Io { op: "list", path: parent.clone(), source })?;
     let left = entries.flatten().filter(|e| e.file_name().to_str().is_some_and(|n| n.starts_with(&prefix)));
     let left = left.map(|e| e.path()).collect();
     Ok((prefix, left))
@@ -642,11 +646,7 @@ impl TenantRun {
     }
 
     /// Children of one generation side by side, those of children after their parents.
-    async fn all_children(
-        self: &Arc<Self>,
-        mut left: Vec<Chosen>,
-        report: &mut TenantReport,
-    ) -> Result<(), SyncError> {
+    async fn all_children(self: &Arc<Self>, mut left: Vec<Chosen>, report: &mut TenantReport) -> Result<(), SyncError> {
         while !left.is_empty() {
             let names: Vec<ResourceName> = left.iter().map(|c| c.resource.name.clone()).collect();
             let waits = |c: &Chosen| c.resource.mode.parent().is_some_and(|p| names.contains(p));

@@ -422,7 +422,8 @@ impl Decoder {
                 let value = parent.batch.column_by_name(name);
                 let filled = value.map(|v| take(v, &rows, None)).transpose().map_err(PageError::Columns)?;
                 if let (Some(filled), Some(place)) = (filled, columns.get_mut(*own)) {
-                    extra = self.table.fill(*own, filled, place, &extra, "", &mut ctx.drift).map_err(PageError::Columns)?;
+                    extra =
+                        self.table.fill(*own, filled, place, &extra, "", &mut ctx.drift).map_err(PageError::Columns)?;
                 }
             }
             let kinds = Int8Array::from(vec![KIND_ROW; extra.len()]);

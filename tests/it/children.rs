@@ -12,9 +12,8 @@ use crate::lake::of;
 
 const DAY: Duration = Duration::from_secs(86_400);
 const MINUTES: Duration = Duration::from_secs(600);
-const OF_OPPORTUNITIES: [&str; 10] = [
-    "feedback", "files", "file_actions", "interviews", "notes", "offers", "panels", "referrals", "resumes", "forms",
-];
+const OF_OPPORTUNITIES: [&str; 10] =
+    ["feedback", "files", "file_actions", "interviews", "notes", "offers", "panels", "referrals", "resumes", "forms"];
 
 /// A sandbox whose tenants read these tables beside opportunities.
 fn reading(opportunities: usize, children: &[&str], more: &str) -> Setup {
@@ -97,9 +96,9 @@ async fn children_go_with_their_parent_and_are_blank_when_it_is() {
         bench.sync().await;
         let people = bench.control.dump("acme", "opportunities").unwrap();
         let has_all = |id: &str| {
-            ["resumes", "notes"].iter().all(|t| {
-                bench.control.children("acme", t).unwrap().iter().any(|c| c.parent_id == id)
-            })
+            ["resumes", "notes"]
+                .iter()
+                .all(|t| bench.control.children("acme", t).unwrap().iter().any(|c| c.parent_id == id))
         };
         let two: Vec<String> = people
             .iter()
