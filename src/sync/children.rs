@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array as _, AsArray as _, RecordBatch};
 use tokio::task::JoinSet;
 
 use super::group::{figures, note};
@@ -309,8 +309,9 @@ impl Children {
             for rows in &read.rows {
                 self.spill.add(WINDOW, rows, seen_at, seq)?;
             }
-            // A record that could not be decoded is missing from the rows, not from the parent: nothing is taken for gone.
-            if self.table.by_parent && read.rejected.is_empty() {
+            // A record that could not be decoded is missing from the rows, not from the parent: nothing is taken for gone. But
+            // of who was anonymized nothing older may stay: what could not be decoded is in quarantine, as it is now.
+            if self.table.by_parent && (read.rejected.is_empty() || self.is_anonymized(&read.turn)) {
                 let decoder = Decoder::of_children(&self.resource, &self.carrier);
                 let parent = Parent { batch: &read.turn.batch, row: read.turn.row };
                 let marker = decoder.read_marker(parent);
@@ -325,6 +326,14 @@ impl Children {
             quarantine::keep(&self.run, &self.resource.name, self.quarantined, parent, rejected).await?;
         }
         self.done_with(&read.turn, seen_at)
+    }
+
+    /// Whether the parent says of itself that the person was taken out of it.
+    fn is_anonymized(&self, turn: &Turn) -> bool {
+        let marks = self.carrier.anonymized.as_deref().and_then(|c| turn.batch.column_by_name(c));
+        let mark =
+            marks.and_then(|c| c.as_boolean_opt()).map(|c| c.is_valid(turn.row as usize) && c.value(turn.row as usize));
+        mark == Some(true)
     }
 
     fn done_with(&mut self, turn: &Turn, seen_at: Timestamp) -> Result<(), SyncError> {
