@@ -12,6 +12,7 @@
 //! - [`state`] and [`store`]: what is known, as numbered create-only entries; a URL as an object store.
 //! - [`sync`]: the whole job on one page. [`report`] and [`status`]: what happened, and how everything stands.
 //! - [`check`]: the doctor; what all of them rely on, looked at before they do.
+//! - [`verify`]: the lake read back and judged, and searched for who was erased.
 //! - [`connect`]: the page on which customers connect by themselves.
 //! - [`keepalive`] and [`disconnect`]: a grant is refreshed before its idle limit, and let go when it is no longer wanted.
 //! - [`sandbox`] and [`demo`]: a pretend provider, and the whole path in a minute.
@@ -45,6 +46,8 @@ pub mod report;
 pub mod status;
 
 pub mod check;
+
+pub mod verify;
 
 pub mod connect;
 

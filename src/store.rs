@@ -755,23 +755,28 @@ impl Store {
     ///
     /// When the folder cannot be read.
     pub fn sweep_staging(&self) -> Result<u64, StoreError> {
-        let Some(root) = &self.root else { return Ok(0) };
+        Ok(self.staged()?.iter().map(|path| u64::from(std::fs::remove_file(path).is_ok())).sum())
+    }
+
+    /// The staged files of this owner; none elsewhere than locally.
+    ///
+    /// # Errors
+    ///
+    /// When the folder cannot be read.
+    pub fn staged(&self) -> Result<Vec<PathBuf>, StoreError> {
+        let Some(root) = &self.root else { return Ok(Vec::new()) };
         let folder = root.join(STAGING);
         let entries = match std::fs::read_dir(&folder) {
             Ok(entries) => entries,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(source) => return Err(StoreError::Io { op: "list", path: folder, source }),
         };
         // No name of a tenant holds a dot, so none begins another's files.
         let prefix = format!("{}.", self.owner);
-        let mut swept = 0;
-        for entry in entries.flatten() {
-            let ours = entry.file_name().to_str().is_some_and(|n| n.starts_with(&prefix));
-            if ours && entry.file_type().is_ok_and(|t| t.is_file()) && std::fs::remove_file(entry.path()).is_ok() {
-                swept += 1;
-            }
-        }
-        Ok(swept)
+        let ours = |e: &std::fs::DirEntry| {
+            e.file_name().to_str().is_some_and(|n| n.starts_with(&prefix)) && e.file_type().is_ok_and(|t| t.is_file())
+        };
+        Ok(entries.flatten().filter(ours).map(|e| e.path()).collect())
     }
 }
 

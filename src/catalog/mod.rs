@@ -188,6 +188,8 @@ pub struct Resource {
     pub confidential: Option<String>,
     /// The column (by table name) that is true where a row is not for everybody's eyes.
     pub secret: Option<String>,
+    /// The column (by table name) that is true once the provider has taken the person out of the record.
+    pub anonymized: Option<String>,
     /// Whether undeclared fields are kept in `_extra`; false only where they would hold what must not be kept (tombstones).
     pub keep_extra: bool,
 }
@@ -515,8 +517,24 @@ impl Resource {
             content: None,
             confidential: None,
             secret: None,
+            anonymized: None,
             keep_extra: true,
         }
+    }
+
+    /// The column of the time by which increments (or a feed) are read: it tells the newer of two versions.
+    #[must_use]
+    pub fn cursor_column(&self) -> Option<&str> {
+        match &self.mode {
+            Mode::Incremental { cursor, .. } | Mode::Tombstones { cursor, .. } => Some(&cursor.column),
+            Mode::Full | Mode::Extracted { .. } | Mode::Children { .. } => None,
+        }
+    }
+
+    /// Whether its rows hold something of a person that goes when the person is deleted.
+    #[must_use]
+    pub fn is_personal(&self) -> bool {
+        self.columns.iter().any(|c| c.sensitive)
     }
 
     /// The column of that table name.

@@ -346,6 +346,7 @@ struct RawResource {
     span: Option<Spanned<RawSpan>>,
     content_key: Option<Spanned<String>>,
     dormant: Option<Spanned<String>>,
+    anonymized: Option<Spanned<String>>,
     absent_is_empty: Option<Spanned<bool>>,
     skip: Option<Spanned<RawSkip>>,
     confidential: Option<Spanned<String>>,
@@ -769,6 +770,7 @@ fn resource(entry: &Entry<'_>, oauth: &OAuthFacts) -> Result<Resource, CatalogEr
         content: raw.content.as_ref().map(|c| content(c.get_ref())),
         confidential: raw.confidential.as_ref().map(|c| c.get_ref().clone()),
         secret: raw.secret.as_ref().map(|c| c.get_ref().clone()),
+        anonymized: raw.anonymized.as_ref().map(|c| c.get_ref().clone()),
     })
 }
 
@@ -1217,6 +1219,13 @@ fn check(entry: &Entry<'_>, resource: &Resource, all: &[Resource]) -> Result<(),
         if let Some(why) = held_by(all, resource, c) {
             let message = format!("column `{}` may have no `class`: {why}", c.name);
             return Err(entry.column_fault(&c.name, message, None));
+        }
+    }
+    if let Some(name) = &raw.anonymized {
+        let c = find(entry, resource, "anonymized", name.get_ref(), name)?;
+        if c.ty != ColumnType::Bool {
+            let message = format!("key `anonymized`: column `{}` must be `bool`", c.name);
+            return Err(entry.fault(name, message, None));
         }
     }
     if let Some(name) = &raw.content_key {

@@ -12,6 +12,7 @@ mod sandbox;
 mod status;
 mod sync;
 mod vault;
+mod verify;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
@@ -83,6 +84,8 @@ enum Command {
     Keepalive(keepalive::Keepalive),
     /// Let a tenant go: revoke its grant, forget its tokens, and erase its lake if asked to
     Disconnect(disconnect::Disconnect),
+    /// Read a tenant's lake back and judge it, or prove that a person was erased from it
+    Verify(verify::Verify),
     /// What can be read: resources, scopes, modes; of one resource its columns
     Catalog {
         /// A resource
@@ -230,6 +233,7 @@ async fn command(args: Args) -> Result<ExitCode, CliError> {
         Command::Status(status_args) => status::status(&world()?, status_args).await,
         Command::Keepalive(keepalive_args) => keepalive::keepalive(world()?, keepalive_args).await,
         Command::Disconnect(disconnect_args) => disconnect::disconnect(&world()?, disconnect_args).await,
+        Command::Verify(verify_args) => verify::verify(&world()?, verify_args).await,
         Command::Catalog { scopes: true, app, .. } => {
             let config = load()?;
             registration::scopes(&config, app.as_ref())

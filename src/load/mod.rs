@@ -14,6 +14,8 @@ mod error;
 mod file;
 mod find;
 mod hash;
+mod judge;
+mod look;
 mod merge;
 mod rows;
 mod shape;
@@ -31,6 +33,8 @@ pub use find::{
     Figures, all_rows, column_map, figures, keys_of_parents, living_keys, living_rows, partition_values, read_table,
     select, still_referenced, unreferenced,
 };
+pub use judge::{Judged, judge};
+pub use look::{Bound, Look, look};
 pub use merge::{Merged, Suppress, merge};
 pub use shape::{Found, Relaid, bring_forward, layout_found, relay};
 pub use spill::{PendingPartition, Runs, Spill, Ticket};

@@ -375,7 +375,7 @@ pub(super) fn sorted(
 /// Which rows of a batch go to which partition.
 ///
 /// Buckets are cut by the key's hash, for children by the parent's, so that a parent's rows and its marker meet.
-fn partitions(table: &Table, batch: &RecordBatch) -> Result<BTreeMap<PartitionValue, Vec<u32>>, Fault> {
+pub(super) fn partitions(table: &Table, batch: &RecordBatch) -> Result<BTreeMap<PartitionValue, Vec<u32>>, Fault> {
     let held = Held::all(table);
     let keys = held.keys(batch, &table.order.key)?;
     let parents = table.order.parent.map(|p| held.keys(batch, &[p])).transpose()?;

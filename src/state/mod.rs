@@ -89,6 +89,8 @@ pub struct Quarantined {
     path: Path,
     /// What it is sealed for.
     pub place: String,
+    /// Of which resource it is.
+    pub resource: String,
 }
 
 impl Quarantined {
@@ -99,7 +101,7 @@ impl Quarantined {
         let (_, rest) = name.strip_suffix(".sealed")?.split('.').next()?.split_once('-')?;
         let (run, seq) = rest.rsplit_once('-')?;
         let seq: u64 = seq.parse().ok()?;
-        Some(Self { place: format!("quarantine/{tenant}/{resource}/{run}/{seq}"), path })
+        Some(Self { place: format!("quarantine/{tenant}/{resource}/{run}/{seq}"), resource: resource.clone(), path })
     }
 }
 
@@ -234,6 +236,15 @@ impl State {
     /// When the store cannot be read.
     pub async fn read_quarantined(&self, what: &Quarantined) -> Result<Option<Bytes>, StateError> {
         Ok(self.store.get(&what.path).await?)
+    }
+
+    /// Removes one of them; fine when its time is over.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be written.
+    pub async fn remove_quarantined(&self, what: &Quarantined) -> Result<(), StateError> {
+        Ok(self.store.remove(&what.path).await?)
     }
 
     /// Puts `sealed` in the place of one of them, under a name with `mark` in it; done again it does nothing new.

@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array as _, AsArray as _, RecordBatch};
 use tokio::task::JoinSet;
 
 use super::contents;
-use super::group::{figures, keep_rejected, note};
+use super::group::{figures, note};
 use super::ledger::{Due, Ledger, Reads, Terms, Turn, Turns, Why, due, turns_of};
-use super::{Done, SyncError, TenantRun, drift_counts, fail, mix};
+use super::{Done, SyncError, TenantRun, drift_counts, fail, mix, quarantine};
 use crate::auth::AuthError;
 use crate::catalog::{Mode, PartitionValue, Resource, Skip, Table};
 use crate::clock::Timestamp;
@@ -344,8 +344,9 @@ impl Children {
             for rows in read.rows {
                 self.spill.add(WINDOW, &self.run.private(&self.resource.name, rows)?, seen_at, seq)?;
             }
-            // A record that could not be decoded is missing from the rows, not from the parent: nothing is taken for gone.
-            if self.table.by_parent && read.rejected.is_empty() {
+            // A record that could not be decoded is missing from the rows, not from the parent: nothing is taken for gone. But
+            // of who was anonymized nothing older may stay: what could not be decoded is in quarantine, as it is now.
+            if self.table.by_parent && (read.rejected.is_empty() || self.is_anonymized(&read.turn)) {
                 let decoder = Decoder::of_children(&self.resource, &self.carrier);
                 let parent = Parent { batch: &read.turn.batch, row: read.turn.row };
                 let marker = decoder.read_marker(parent);
@@ -356,9 +357,18 @@ impl Children {
         }
         for rejected in read.rejected {
             self.quarantined += 1;
-            keep_rejected(&self.run, &self.resource.name, self.quarantined, rejected).await?;
+            let parent = Some(read.turn.id.as_str());
+            quarantine::keep(&self.run, &self.resource.name, self.quarantined, parent, rejected).await?;
         }
         self.done_with(&read.turn, seen_at)
+    }
+
+    /// Whether the parent says of itself that the person was taken out of it.
+    fn is_anonymized(&self, turn: &Turn) -> bool {
+        let marks = self.carrier.anonymized.as_deref().and_then(|c| turn.batch.column_by_name(c));
+        let mark =
+            marks.and_then(|c| c.as_boolean_opt()).map(|c| c.is_valid(turn.row as usize) && c.value(turn.row as usize));
+        mark == Some(true)
     }
 
     fn done_with(&mut self, turn: &Turn, seen_at: Timestamp) -> Result<(), SyncError> {

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use arrow::array::{Array as _, AsArray as _};
 use arrow::datatypes::TimestampMicrosecondType;
 
+use super::quarantine::{self, Gone};
 use super::{SyncError, TenantRun, group};
 use crate::catalog::{Mode, Resource, Table};
 use crate::load::{self, Deleted, Deletion};
@@ -20,6 +21,10 @@ pub(super) async fn apply(run: &TenantRun, feed: &Resource, deletions: &[Deletio
     let mut touched = Touched::new();
     let Mode::Tombstones { of, .. } = &feed.mode else { return Ok(touched) };
     let Some(target) = run.config().provider.resource(of.as_str()) else { return Ok(touched) };
+    // What could not be decoded is in no table, so it is looked for whatever the tables hold.
+    if target.is_personal() {
+        quarantine::forget(run, &Gone::Deleted(target, deletions)).await?;
+    }
     if deletions.is_empty() || run.commit_of(of).await?.is_none() {
         return Ok(touched);
     }
@@ -54,6 +59,7 @@ pub(super) async fn follow(
         let deleted = match &child.mode {
             Mode::Extracted { field, .. } if child.parent.is_none() => {
                 let shared = orphans(run, parent, &table, field, deletions).await?;
+                quarantine::forget(run, &Gone::Deleted(child, &shared)).await?;
                 load::delete_by_key(&run.lake, &run.lease, &children, &shared, on, None).await?
             }
             _ if children.by_parent => {

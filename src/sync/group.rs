@@ -10,11 +10,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use arrow::array::{Array as _, AsArray as _};
+use arrow::array::{Array as _, AsArray as _, RecordBatch};
 use arrow::datatypes::{Int8Type, TimestampMicrosecondType};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use super::quarantine::{self, Gone};
 use super::{Chosen, Done, SyncError, TenantRun, delete, drift_counts, fail, mix};
 use crate::auth::AuthError;
 use crate::catalog::{Mode, OnDelete, PartitionValue, Resource, Table};
@@ -26,7 +27,7 @@ use crate::names::ResourceName;
 use crate::plan::{Active, Filter, Splitter, Wish, Work, certain};
 use crate::report::{Failure, Outcome, ResourceReport};
 use crate::state::{Commit, CommitKind, Entry, Habits, PartitionFigures, Window};
-use crate::transform::{Decoder, Drift, KIND, KIND_READ, Page, Rejected};
+use crate::transform::{Decoder, Drift, KIND, KIND_READ, Page};
 
 /// Finished rows are merged at the latest after so long: a killed run loses no more than this and the windows under way.
 const FLUSH_EVERY: Duration = Duration::from_secs(30);
@@ -73,6 +74,8 @@ struct Part {
     partitions: BTreeMap<String, PartitionFigures>,
     touched: bool,
     report: ResourceReport,
+    /// Who arrived anonymized and is not forgotten in the quarantine yet.
+    anonymized: Vec<String>,
 }
 
 pub(super) struct Group {
@@ -127,6 +130,7 @@ impl Group {
                 spill,
                 last,
                 touched: false,
+                anonymized: Vec::new(),
             });
         }
         let table = &parts[0].table;
@@ -531,9 +535,11 @@ impl Group {
         }
         for rejected in page.rejected {
             self.quarantined += 1;
-            keep_rejected(&self.run, &self.chosen.resource.name, self.quarantined, rejected).await?;
+            quarantine::keep(&self.run, &self.chosen.resource.name, self.quarantined, None, rejected).await?;
         }
-        self.parts[0].spill.add(job, &page.rows, seen_at, seq)?;
+        let own = &mut self.parts[0];
+        own.anonymized.extend(anonymized(&own.resource, &page.rows));
+        own.spill.add(job, &page.rows, seen_at, seq)?;
         for (name, rows) in page.extracted {
             if let Some(part) = self.parts.iter_mut().find(|p| p.resource.name == name) {
                 // A marker says that a parent was read; it is no record.
@@ -542,6 +548,7 @@ impl Group {
                     .and_then(|k| k.as_primitive_opt::<Int8Type>())
                     .map_or(0, |kinds| kinds.iter().filter(|k| *k == Some(KIND_READ)).count());
                 part.report.records += (rows.num_rows() - markers) as u64;
+                part.anonymized.extend(anonymized(&part.resource, &rows));
                 part.spill.add(job, &self.run.private(&name, rows)?, seen_at, seq)?;
             }
         }
@@ -630,6 +637,11 @@ impl Group {
             && let Some(privacy) = self.commit.privacy_of_load.take()
         {
             self.commit.privacy = privacy;
+        }
+        // Before the commit: what is covered is not read again, and a crash in between would leave them there.
+        for part in &mut self.parts {
+            let ids = std::mem::take(&mut part.anonymized);
+            quarantine::forget(&run, &Gone::Anonymized(&part.resource, &ids)).await?;
         }
         if hold { Ok(()) } else { self.commit().await }
     }
@@ -856,25 +868,6 @@ impl Group {
     }
 }
 
-/// Seals a record that could not be decoded, the `n`th of its resource in this run.
-pub(super) async fn keep_rejected(
-    run: &TenantRun,
-    name: &ResourceName,
-    n: u64,
-    rejected: Rejected,
-) -> Result<(), SyncError> {
-    tracing::warn!(resource = %name, why = %rejected.why, "a record goes to quarantine");
-    let place = format!("quarantine/{}/{name}/{}/{n}", run.tenant, run.run);
-    // What is never written is not kept sealed either.
-    let raw = match run.rules.get(name) {
-        Some(rules) => rules.strip(&rejected.raw),
-        None => rejected.raw,
-    };
-    let sealed = run.auth.vault().seal(&place, &raw)?;
-    let text = serde_json::to_vec(&sealed).unwrap_or_default();
-    Ok(run.state.quarantine(&run.tenant, name, run.run, n, text.into()).await?)
-}
-
 async fn flush(
     run: Arc<TenantRun>,
     units: Vec<(usize, Arc<Table>, Suppress, PartitionValue, Runs)>,
@@ -907,8 +900,15 @@ pub(super) async fn figures(lake: &Lake, table: &Table) -> Result<BTreeMap<Strin
     Ok(all)
 }
 
+/// The keys of those rows that say of themselves that they are anonymized.
+fn anonymized<'a>(resource: &'a Resource, rows: &'a RecordBatch) -> impl Iterator<Item = String> + 'a {
+    let marks = resource.anonymized.as_deref().and_then(|c| rows.column_by_name(c)).and_then(|c| c.as_boolean_opt());
+    let keyed = marks.map(|marks| keys(rows, &resource.key).zip(marks.iter()));
+    keyed.into_iter().flatten().filter_map(|(key, mark)| (mark == Some(true)).then_some(key))
+}
+
 /// The keys of a batch's rows, the parts of a composite one joined.
-fn keys<'a>(rows: &'a arrow::array::RecordBatch, key: &'a [String]) -> impl Iterator<Item = String> + 'a {
+fn keys<'a>(rows: &'a RecordBatch, key: &'a [String]) -> impl Iterator<Item = String> + 'a {
     let columns: Vec<_> =
         key.iter().filter_map(|k| rows.column_by_name(k)).filter_map(|c| c.as_string_opt::<i32>()).collect();
     (0..rows.num_rows()).map(move |i| {

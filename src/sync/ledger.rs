@@ -322,6 +322,7 @@ impl Turns {
         let mut wanted: Vec<String> = columns.map(str::to_owned).collect();
         wanted.extend(carrier.key.first().cloned());
         wanted.extend(carrier.partition.as_ref().and_then(|p| p.column.clone()));
+        wanted.extend(carrier.anonymized.clone());
         wanted.sort_unstable();
         wanted.dedup();
         Self { due, columns: wanted, why: Why::Changed, part: 0, rows: Vec::new() }

@@ -10,9 +10,11 @@ mod delete;
 mod forecast;
 mod group;
 pub mod ledger;
+pub mod quarantine;
 mod verdict;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -34,7 +36,7 @@ use crate::names::{ResourceName, RunId, Tenant};
 use crate::plan::{self, Work};
 use crate::report::{DriftCount, ExitCode, Failure, Outcome, Progress, Report, ResourceReport, TenantReport};
 use crate::state::{Commit, CommitKind, Entry, Lease, State, StateError, Window};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use crate::transform::{Drift, Pseudonyms, Rules};
 
 use children::Children;
@@ -71,7 +73,7 @@ pub enum SyncError {
     State(#[from] StateError),
     /// The lake or state could not be opened.
     #[error(transparent)]
-    Store(#[from] crate::store::StoreError),
+    Store(#[from] StoreError),
     /// A record could not be sealed for the quarantine.
     #[error(transparent)]
     Vault(#[from] crate::auth::vault::VaultError),
@@ -197,7 +199,7 @@ impl World {
     /// # Errors
     ///
     /// When one cannot be opened.
-    pub fn open(config: Arc<Config>, clock: Clock) -> Result<Self, crate::store::StoreError> {
+    pub fn open(config: Arc<Config>, clock: Clock) -> Result<Self, StoreError> {
         let lake = Store::open(&config.lake)?;
         let state = Store::open(&config.state)?;
         Ok(Self { config, lake, state, clock, stop: CancellationToken::new(), progress: Progress::default() })
@@ -537,9 +539,9 @@ fn lake_of(world: &World, tenant: &Tenant, scratch: &std::path::Path) -> Lake {
 }
 
 /// A private folder for spilled rows, removed when dropped. Those that a killed run of this tenant left are removed first.
-fn scratch(world: &World, tenant: &Tenant) -> Result<tempfile::TempDir, crate::store::StoreError> {
+fn scratch(world: &World, tenant: &Tenant) -> Result<tempfile::TempDir, StoreError> {
     let parent = &world.config.scratch;
-    let io = |op| move |source| crate::store::StoreError::Io { op, path: parent.clone(), source };
+    let io = |op| move |source| StoreError::Io { op, path: parent.clone(), source };
     let prefix = sweep_scratch(world, tenant)?;
     tempfile::Builder::new().prefix(&prefix).tempdir_in(parent).map_err(io("make a private folder in"))
 }
@@ -550,7 +552,25 @@ fn scratch(world: &World, tenant: &Tenant) -> Result<tempfile::TempDir, crate::s
 /// # Errors
 ///
 /// When the scratch folder cannot be read, or one of them not removed.
-pub fn sweep_scratch(world: &World, tenant: &Tenant) -> Result<String, crate::store::StoreError> {
+pub fn sweep_scratch(world: &World, tenant: &Tenant) -> Result<String, StoreError> {
+    let (prefix, left) = left_in_scratch(world, tenant)?;
+    for path in left {
+        std::fs::remove_dir_all(&path).map_err(|source| StoreError::Io {
+            op: "remove a killed run's folder",
+            path,
+            source,
+        })?;
+    }
+    Ok(prefix)
+}
+
+/// How the names of this tenant's private folders begin, and those that there are: while nobody else holds the lease, killed
+/// runs left them.
+///
+/// # Errors
+///
+/// When the scratch folder cannot be read.
+pub fn left_in_scratch(world: &World, tenant: &Tenant) -> Result<(String, Vec<PathBuf>), StoreError> {
     let parent = &world.config.scratch;
     let io = |op| move |source| crate::store::StoreError::Io { op, path: parent.clone(), source };
     world.config.scratch_folder().map_err(io("make the scratch folder"))?;
@@ -559,12 +579,11 @@ pub fn sweep_scratch(world: &World, tenant: &Tenant) -> Result<String, crate::st
         world.state.root().map(|r| r.to_string_lossy().into_owned()).unwrap_or_else(|| RunId::new().to_string());
     let hash = twox_hash::XxHash64::oneshot(0, whose.as_bytes());
     let prefix = format!("hirelake-{hash:016x}-{tenant}.");
-    for entry in std::fs::read_dir(parent).map_err(io("list"))?.flatten() {
-        if entry.file_name().to_str().is_some_and(|n| n.starts_with(&prefix)) {
-            std::fs::remove_dir_all(entry.path()).map_err(io("remove a killed run's folder in"))?;
-        }
-    }
-    Ok(prefix)
+    let entries =
+        std::fs::read_dir(parent).map_err(|source| StoreError::Io { op: "list", path: parent.clone(), source })?;
+    let left = entries.flatten().filter(|e| e.file_name().to_str().is_some_and(|n| n.starts_with(&prefix)));
+    let left = left.map(|e| e.path()).collect();
+    Ok((prefix, left))
 }
 
 async fn remember(state: &State, tenant: &Tenant, last: LastRun) -> Result<(), StateError> {

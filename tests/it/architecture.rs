@@ -27,6 +27,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
             "status",
             "store",
             "sync",
+            "verify",
         ],
     ),
     ("demo", &["auth", "catalog", "cli", "config", "report", "sandbox", "state", "store", "sync"]),
@@ -34,6 +35,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("connect", &["auth", "catalog", "config", "state"]),
     // It looks at what a sync looks at, asks as a sync asks, and judges as a sync judges.
     ("check", &["auth", "catalog", "config", "extract", "http", "report", "state", "store", "sync"]),
+    ("verify", &["auth", "catalog", "load", "report", "state", "store", "sync"]),
     ("keepalive", &["auth", "report", "state", "status", "sync"]),
     ("disconnect", &["auth", "state", "store", "sync"]),
     // The one place where the stages meet.

@@ -33,4 +33,5 @@ mod tenants_apart;
 mod token_refresh;
 mod tombstones;
 mod vault;
+mod verify;
 mod windows;
