@@ -535,13 +535,13 @@ async fn a_denied_store_says_so_and_ends_with_7() {
 async fn a_scratch_folder_that_cannot_be_made_is_told() {
     let mut bench = connected(20).await;
     let mut config = (*bench.world.config).clone();
-    std::fs::write(bench.dir.path().join("a-file"), "").unwrap();
-    config.scratch = bench.dir.path().join("a-file/folder");
+    // Not even root makes a folder there.
+    config.scratch = "/proc/no/such".into();
     bench.world.config = Arc::new(config);
     let report = bench.sync_with(Options::default()).await;
     assert_eq!(report.code, ExitCode::Storage);
     insta::assert_snapshot!(told(&bench, &report), @"
-    error: acme: make the scratch folder DIR/a-file/folder failed: Not a directory (os error 20)
+    error: acme: make the scratch folder /proc/no/such failed: No such file or directory (os error 2)
     hint: what was committed before is safe; when the cause is mended run again, it resumes
     ");
 }
