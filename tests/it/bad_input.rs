@@ -532,15 +532,16 @@ async fn a_denied_store_says_so_and_ends_with_7() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_missing_scratch_folder_is_told() {
+async fn a_scratch_folder_that_cannot_be_made_is_told() {
     let mut bench = connected(20).await;
     let mut config = (*bench.world.config).clone();
-    config.scratch = bench.dir.path().join("no/such/folder");
+    // Not even root makes a folder there.
+    config.scratch = "/proc/no/such".into();
     bench.world.config = Arc::new(config);
     let report = bench.sync_with(Options::default()).await;
     assert_eq!(report.code, ExitCode::Storage);
     insta::assert_snapshot!(told(&bench, &report), @"
-    error: acme: list DIR/no/such/folder failed: No such file or directory (os error 2)
+    error: acme: make the scratch folder /proc/no/such failed: No such file or directory (os error 2)
     hint: what was committed before is safe; when the cause is mended run again, it resumes
     ");
 }
