@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::auth::known::{Known, is_unique};
 use crate::auth::{Auth, AuthError, CredentialKind, Grant, Session, Standing};
-use crate::catalog::{ByDefault, Mode, Resource, scopes};
+use crate::catalog::{Act, ByDefault, Mode, Resource, scopes};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, ConfigError};
 use crate::extract::{self, ExtractError};
@@ -853,6 +853,14 @@ impl TenantRun {
         if self.world.stop.is_cancelled() {
             let mode = resource.mode.word().into();
             let report = ResourceReport { outcome: Outcome::Stopped, mode, ..ResourceReport::default() };
+            return vec![Done { resource: resource.name, report, failure: None, former: false }];
+        }
+        // Without the path nobody would find a document, and none would be known to be wanted.
+        let path = resource.column("path").filter(|_| resource.content.is_some());
+        if path.is_some_and(|c| self.config().tenant(&self.tenant).privacy.act(&resource, c) != Act::Keep) {
+            let mode = resource.mode.word().into();
+            let mut report = ResourceReport { outcome: Outcome::Skipped, mode, ..ResourceReport::default() };
+            report.notes.push("not downloaded: the privacy settings leave out documents".to_owned());
             return vec![Done { resource: resource.name, report, failure: None, former: false }];
         }
         match Children::open(self, resource.clone(), carrier).await {

@@ -176,7 +176,7 @@ async fn children_of_postings_and_answers_without_a_key_come_back_equal() {
 }
 
 /// A night in which few parents changed costs what they cost, and a share of the rest that is counted apart.
-async fn a_night(opportunities: usize, touched: usize) {
+async fn a_night(opportunities: usize, touched: usize) -> String {
     let children = ["feedback", "files", "interviews", "notes", "offers", "referrals", "resumes", "forms"];
     let mut setup = reading(opportunities, &children, "reconcile = { nights = 30, active_nights = 10 }");
     setup.defaults = setup.defaults.replace("rate = { per_second = 1000.0, burst = 1000 }", "");
@@ -197,7 +197,7 @@ async fn a_night(opportunities: usize, touched: usize) {
     let reconcile: u64 = children.iter().map(|t| parents(&report, t).reconcile_requests).sum();
     let share: u64 = children.iter().map(|t| parents(&report, t).reconciled).sum();
     let most = children.len() as u64 * (opportunities as u64 / 10 + 1);
-    println!(
+    let told = format!(
         "{opportunities} opportunities: first load {} requests; a night with {touched} changed: {all} requests, {reconcile} of them for {share} parents in turn (at most {most}); a full walk: {}",
         first.tenants.values().next().unwrap().requests,
         opportunities * children.len(),
@@ -209,22 +209,23 @@ async fn a_night(opportunities: usize, touched: usize) {
     for table in children {
         assert_eq!(of(&report, table).requests, asked(&bench.control, table), "{table}");
     }
+    told
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_night_costs_what_its_changed_parents_cost() {
-    a_night(2_000, 50).await;
+    println!("{}", a_night(2_000, 50).await);
 }
 
 /// Once, by `make scale`: it takes minutes.
 #[tokio::test(start_paused = true)]
 #[ignore = "50,000 opportunities: `make scale`"]
 async fn scale_a_night_of_fifty_thousand() {
-    a_night(50_000, 500).await;
+    println!("{}", a_night(50_000, 500).await);
 }
 
 /// A first load under deadlines, run again and again, asks hardly more than one that has the time.
-async fn under_deadlines(opportunities: usize, deadline: Duration) {
+async fn under_deadlines(opportunities: usize, deadline: Duration) -> String {
     let children = ["feedback", "files", "interviews", "notes", "offers", "referrals", "resumes", "forms"];
     let start = async || {
         let mut setup = reading(opportunities, &children, "");
@@ -255,20 +256,20 @@ async fn under_deadlines(opportunities: usize, deadline: Duration) {
     }
     assert_children(&bench, &children).await;
     let (one, many) = (requests(&whole), requests(&bench));
-    println!("{opportunities} opportunities: {one} requests in one run, {many} in {runs} runs of {deadline:?}");
     assert!(runs >= 3, "{runs}");
     assert!(many * 100 <= one * 101, "{many} against {one}");
+    format!("{opportunities} opportunities: {one} requests in one run, {many} in {runs} runs of {deadline:?}")
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_load_under_deadlines_asks_hardly_more_than_one_that_has_the_time() {
-    under_deadlines(2_000, MINUTES).await;
+    println!("{}", under_deadlines(2_000, MINUTES).await);
 }
 
 #[tokio::test(start_paused = true)]
 #[ignore = "50,000 opportunities: `make scale`"]
 async fn scale_a_load_under_deadlines_of_an_hour() {
-    under_deadlines(50_000, Duration::from_secs(3600)).await;
+    println!("{}", under_deadlines(50_000, Duration::from_secs(3600)).await);
 }
 
 #[tokio::test(start_paused = true)]
