@@ -1610,6 +1610,16 @@ mod tests {
     }
 
     #[test]
+    fn the_mark_of_who_was_anonymized_is_a_bool() {
+        let error = with(&case(&[("anonymized", "\"id\"")])).unwrap_err().to_string();
+        assert!(error.contains("key `anonymized`: column `id` must be `bool`"), "{error}");
+        let provider = embedded().unwrap();
+        let marked: Vec<_> =
+            provider.resources.iter().filter(|r| r.anonymized.is_some()).map(|r| r.name.as_str()).collect();
+        assert_eq!(marked, ["opportunities", "contacts"]);
+    }
+
+    #[test]
     fn a_mistake_is_named_with_its_place_and_what_was_expected() {
         assert!(with(&case(&[])).is_ok());
         let columns = |more: &str| format!("[{{ name = \"id\", type = \"text\" }}, {more}]");

@@ -151,3 +151,24 @@ pub async fn look<T: Send + 'static>(
     };
     blocking(&at, doing, work).await.map(Some)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_statistic_is_explained_by_the_value_that_it_was_cut_from() {
+        let bound = |least, exact, text: &str| Bound { leaf: 0, least, exact, text: text.as_bytes().to_vec() };
+        let long = "a".repeat(80);
+        assert!(bound(true, true, "ada").is_of(b"ada"));
+        assert!(!bound(true, true, "ada").is_of(b"ada lovelace"));
+        assert!(bound(true, false, &long[..64]).is_of(long.as_bytes()));
+        assert!(!bound(true, false, &long[..64]).is_of(b"ada"));
+        assert!(bound(false, false, &format!("{}b", &long[..63])).is_of(long.as_bytes()));
+        assert!(
+            bound(false, false, &format!("{}\u{e2}", &long[..62])).is_of(format!("{}\u{e1}x", &long[..62]).as_bytes())
+        );
+        assert!(!bound(false, false, &format!("{}b", "c".repeat(63))).is_of(long.as_bytes()));
+        assert_eq!(format!("{:?}", bound(true, true, "ada")), "Bound { leaf: 0, least: true, .. }");
+    }
+}

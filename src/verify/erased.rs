@@ -447,7 +447,7 @@ async fn other_kind(
     all: &mut Gathered,
 ) -> Result<(), StoreError> {
     let place = (file.table.as_str(), file.rest.as_str(), "");
-    let hint = "remove the file if it is not wanted: no sync erases files that it did not write";
+    let hint = "`hirelake sync` removes documents that no living row names; remove any other file yourself";
     let ids: BTreeSet<&String> = person.ids.iter().chain(person.keys.values().flatten()).collect();
     let parts = file.rest.split(['/', '.', '=']);
     if parts.into_iter().any(|part| ids.iter().any(|id| id.as_str() == part)) {

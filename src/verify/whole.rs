@@ -17,6 +17,8 @@ use crate::state::{Commit, State};
 use crate::sync::{SyncError, World, ledger, left_in_scratch};
 
 const SYNC: &str = "run `hirelake sync`: a run that was killed between a file and its commit is mended by the next";
+/// Documents lie below this folder.
+const DOCUMENTS: &str = "files/";
 const FULL: &str = "move the table's files away and run `hirelake sync --full` for the resource";
 
 pub(super) async fn judge(world: &World, state: &State, tenant: &Tenant, all: &mut Gathered) -> Result<(), SyncError> {
@@ -26,6 +28,8 @@ pub(super) async fn judge(world: &World, state: &State, tenant: &Tenant, all: &m
     for file in &files {
         match file.resource(provider) {
             Some(resource) => known.entry(resource.name.clone()).or_default().push(file),
+            // Documents are no tables; a sync sweeps those that no row names.
+            None if file.table.starts_with(DOCUMENTS) => {}
             None => {
                 let hint = "if the catalogue once had the table, give the resource back or remove its folder; a sync does not touch it";
                 all.find((&file.table, &file.rest, ""), 1, "a file of no table of the catalogue", hint);

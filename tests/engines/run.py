@@ -5,6 +5,8 @@ usage: run.py HIRELAKE FOLDER
 Starts `hirelake sandbox`, connects two tenants through its consent page, syncs, compares; changes what the accounts hold,
 syncs, compares again; and once more with nothing new. Every table is read by DuckDB and by pyarrow over one plain glob:
 types are those of the catalogue, each row is turned back into what the provider sends, deleted ones are redacted.
+Then, for a tenant that reads children too: two people are erased at the provider, one deleted and one anonymized, and after
+one sync pyarrow looks for their names and addresses in every decoded value, footer and statistic of the lake.
 Needs duckdb and pyarrow, nothing else. Exits 1 when anything differs, and says what.
 """
 
@@ -31,7 +33,12 @@ import pyarrow.parquet as pq
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CATALOGUE = tomllib.loads((ROOT / "pipelines/lever.toml").read_text())
 RESOURCES = {r["name"]: {**CATALOGUE["defaults"], **r} for r in CATALOGUE["resource"]}
+# What a tenant reads that names nothing.
+ALWAYS = {name: r for name, r in RESOURCES.items() if r.get("default", True) is True}
 TENANTS = {"acme": 1200, "globex": 90}
+# Everything that hangs on a person.
+PERSONAL = ["opportunities", "applications", "contacts", "opportunities_deleted", "feedback", "files", "file_actions",
+            "interviews", "notes", "offers", "panels", "referrals", "resumes", "forms"]
 SYSTEM = {"_synced_at": "timestamp", "_deleted_at": "timestamp", "_row_hash": "int", "_extra": "text"}
 SECRET = "sandbox-secret"
 WAIT_S = 60
@@ -180,8 +187,8 @@ def browse(address, form=None):
 
 
 class Sandbox:
-    def __init__(self, hirelake, callback):
-        sizes = [f"--account={name}={n}" for name, n in TENANTS.items()]
+    def __init__(self, hirelake, callback, tenants):
+        sizes = [f"--account={name}={n}" for name, n in tenants.items()]
         command = [hirelake, "sandbox", "--listen=127.0.0.1:0", "--rate=0", f"--redirect-uri={callback}", *sizes]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         first = self.process.stdout.readline()
@@ -225,7 +232,7 @@ def free_port():
         return s.getsockname()[1]
 
 
-def configure(folder, url, callback):
+def configure(folder, url, callback, resources=None):
     (folder / "vault.key").touch(mode=0o600)
     (folder / "vault.key").write_text(secrets.token_hex(32))
     (folder / "client.secret").write_text(SECRET)
@@ -247,6 +254,7 @@ revoke = "{url}/oauth/revoke"
 audience = "{url}/v1/"
 [defaults]
 rate = {{ per_second = 1000.0, burst = 1000 }}
+{f"resources = {json.dumps(resources)}" if resources else ""}
 [sync]
 safety_lag = "1s"
 overlap = "10s"
@@ -316,7 +324,7 @@ def by_pyarrow(lake, name):
 
 
 def compare(lake, sandbox, story):
-    for name, resource in RESOURCES.items():
+    for name, resource in ALWAYS.items():
         types, duck, counts = by_duckdb(lake, name)
         schema, arrow = by_pyarrow(lake, name)
         differ = len(failed)
@@ -363,7 +371,7 @@ def files(lake):
 def footers(lake, story):
     """What readers skip by: statistics, order, bloom filters; and that no glob mixes shapes."""
     con = duckdb.connect()
-    for name, resource in RESOURCES.items():
+    for name, resource in ALWAYS.items():
         shapes = set()
         for path in sorted(lake.glob(f"lever/{name}/**/*.parquet")):
             what = f"{story}, {path.relative_to(lake)}"
@@ -393,7 +401,7 @@ def footers(lake, story):
 def joins(lake, story):
     """A question as an analyst asks it, over globs alone."""
     con = duckdb.connect()
-    tables = {n: f"read_parquet('{glob(lake, n)}', hive_partitioning = true)" for n in RESOURCES}
+    tables = {n: f"read_parquet('{glob(lake, n)}', hive_partitioning = true)" for n in ALWAYS}
     asked = con.execute(f"""
         SELECT count(*), count(p.id), count(o.id) FROM {tables["applications"]} a
         LEFT JOIN {tables["postings"]} p ON p.tenant = a.tenant AND p.id = a.posting
@@ -418,7 +426,7 @@ def deleted(lake, story, feeds):
 
 def run(hirelake, folder):
     callback = f"http://127.0.0.1:{free_port()}/callback"
-    sandbox = Sandbox(hirelake, callback)
+    sandbox = Sandbox(hirelake, callback, TENANTS)
     try:
         config = configure(folder, sandbox.url, callback)
         lake = folder / "lake"
@@ -476,6 +484,117 @@ def run(hirelake, folder):
         sandbox.end()
 
 
+# Who was erased is nowhere.
+
+
+def texts(value):
+    """Every text in a value, nested ones and those inside of JSON too."""
+    if isinstance(value, dict):
+        for k, v in value.items():
+            yield from texts(k)
+            yield from texts(v)
+    elif isinstance(value, (list, tuple)):
+        for v in value:
+            yield from texts(v)
+    elif isinstance(value, bytes):
+        yield value.decode("utf-8", "replace")
+    elif isinstance(value, str):
+        yield value
+        if value[:1] in "[{":
+            try:
+                yield from texts(json.loads(value))
+            except ValueError:
+                pass
+
+
+def holds(value, wanted):
+    return any(w in t.casefold() for t in texts(value) for w in wanted)
+
+
+def search(lake, wanted):
+    """Where in the lake one of `wanted` stands: (table, column, id, parent's id) of rows, and what footers and statistics say."""
+    wanted = [w.casefold() for w in wanted]
+    rows, elsewhere, seen = [], [], 0
+    for path in sorted(lake.rglob("*.parquet")):
+        table = path.relative_to(lake).parts[1]
+        file = pq.ParquetFile(path)
+        footer = file.metadata
+        for entry in [footer.metadata or {}, str(footer.schema), footer.created_by, str(path)]:
+            if holds(entry, wanted):
+                elsewhere.append((str(path.relative_to(lake)), "footer"))
+        for g in range(footer.num_row_groups):
+            for c in range(footer.num_columns):
+                column = footer.row_group(g).column(c)
+                stats = column.statistics
+                if stats is not None and stats.has_min_max:
+                    seen += 1
+                    if holds([stats.min, stats.max], wanted):
+                        elsewhere.append((str(path.relative_to(lake)), column.path_in_schema))
+        for row in file.read().to_pylist():
+            seen += 1
+            for name, value in row.items():
+                if holds(value, wanted):
+                    rows.append((table, name, row.get("id"), row.get("opportunity_id")))
+    return rows, elsewhere, seen
+
+
+def somebody(lake, people, taken):
+    """A person of whom nothing stands in rows that are not their own, with rows in many tables."""
+    for person in people:
+        if person.get("isAnonymized") or not person["emails"] or person["id"] in taken:
+            continue
+        wanted = [person["name"], *person["emails"]]
+        rows, elsewhere, _ = search(lake, wanted)
+        own = {person["id"], person["contact"]}
+        if all(own & {i, parent} for _, _, i, parent in rows) and len({t for t, *_ in rows}) >= 5:
+            return person, wanted, rows
+    raise SystemExit("nobody in the sandbox is fit for this")
+
+
+def erasure(hirelake, folder):
+    callback = f"http://127.0.0.1:{free_port()}/callback"
+    sandbox = Sandbox(hirelake, callback, {"acme": 80})
+    try:
+        folder.mkdir()
+        config = configure(folder, sandbox.url, callback, PERSONAL)
+        lake = folder / "lake"
+        connect(hirelake, config, sandbox.url, "acme", by_form=True)
+        time.sleep(3)
+        sync(hirelake, config, "before an erasure")
+        tables = {p.name for p in (lake / "lever").iterdir()}
+        equal("before an erasure: every table of a person is there", sorted(set(PERSONAL) - tables), [])
+
+        def verify(story, exit_code, *arguments, stdin=None):
+            command = [hirelake, f"--config={config}", "verify", "acme", *arguments]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S, input=stdin)
+            equal(f"{story}: verify {arguments[:1]} exits", (done.returncode, done.stdout if done.returncode != exit_code else ""), (exit_code, ""))
+            return done.stdout + done.stderr
+
+        people = sandbox.dump("acme", "opportunities")
+        chosen = {}
+        for op in ("delete_opportunity", "anonymize"):
+            person, wanted, rows = somebody(lake, people, [p["id"] for p, _ in chosen.values()])
+            chosen[op] = (person, wanted)
+            said = verify(f"before {op}", 3, "--erased", person["id"], "--texts", "-", stdin="\n".join(wanted))
+            check(f"before {op}: verify prints no value", not any(w in said for w in wanted))
+            check(f"before {op}: pyarrow finds the person", len(rows) >= 5, rows)
+        for op, (person, _) in chosen.items():
+            check(f"the sandbox does {op}", sandbox.do(op, account="acme", id=person["id"]))
+        time.sleep(3)
+        sync(hirelake, config, "after an erasure")
+        for op, (person, wanted) in chosen.items():
+            rows, elsewhere, seen = search(lake, wanted)
+            equal(f"after {op}: rows with the person", rows, [])
+            equal(f"after {op}: footers and statistics with the person", elsewhere, [])
+            check(f"after {op}: something was searched", seen > 500, seen)
+            for i in (person["id"], person["contact"]):
+                verify(f"after {op}", 0, "--erased", i)
+                verify(f"after {op}", 0, "--erased", i, "--texts", "-", stdin="\n".join(wanted))
+        verify("after an erasure", 0)
+    finally:
+        sandbox.end()
+
+
 def main():
     if len(sys.argv) != 3:
         raise SystemExit(__doc__)
@@ -486,6 +605,7 @@ def main():
     folder.mkdir(parents=True)
     started = time.monotonic()
     run(hirelake, folder)
+    erasure(hirelake, folder / "erasure")
     print(f"DuckDB {duckdb.__version__}, pyarrow {pa.__version__}, {time.monotonic() - started:.0f} s; the lake is in {folder}")
     print(f"engines: {passed} passed, {len(failed)} failed")
     sys.exit(1 if failed else 0)

@@ -16,7 +16,7 @@ use hirelake::sandbox::{AccountSize, Action, Fault};
 use hirelake::secret::Secret;
 use hirelake::status;
 use hirelake::sync::Options;
-use hirelake::{disconnect, keepalive};
+use hirelake::{disconnect, keepalive, verify};
 use serde_json::Value;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -240,6 +240,15 @@ async fn nothing_that_is_written_anywhere_holds_a_secret_or_a_person() {
     bench.control.clear_faults();
     canaries.add_tokens(&bench, "acme").await;
     said += &format!("{:?}", bench.control.grant("acme", CLIENT, "offline_access"));
+
+    // The lake read back, and searched for somebody.
+    let somebody = bench.control.dump("acme", "opportunities").unwrap().remove(0);
+    let texts: verify::Texts = [somebody["name"].as_str().unwrap()].into_iter().collect();
+    let erased = verify::Options { erased: vec![somebody["id"].as_str().unwrap().to_owned()], texts };
+    for options in [verify::Options::default(), erased] {
+        let verdict = verify::run(&bench.world, &acme, &options).await.unwrap();
+        said += &format!("{}\n{}\n{verdict:?}\n{options:?}", verdict.table(), verdict.json());
+    }
 
     // A keepalive, everything about one tenant, and a disconnect whose revocation is refused.
     bench.connect("acme").await;
