@@ -115,6 +115,14 @@ pub fn lint_text(name: &str, text: &str, folder: Option<&Path>) -> Result<Vec<Li
     Ok(look(&sources, &[name.to_owned()], BTreeMap::new()))
 }
 
+/// Columns by which a text extends a resource; none when it is no catalogue.
+#[must_use]
+pub fn columns_in(text: &str, resource: &str) -> usize {
+    let source = Source { name: String::new(), text: text.to_owned() };
+    let extends = source.parse().map(|file| file.extend).unwrap_or_default();
+    extends.iter().filter(|e| e.name.get_ref() == resource).map(|e| e.columns.len()).sum()
+}
+
 fn finding(e: CatalogError) -> Finding {
     match e {
         CatalogError::Invalid { file, line, column, message, hint } => {

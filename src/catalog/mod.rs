@@ -16,7 +16,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use url::{Host, Url};
 
-pub use lint::{Finding, Linted, lint, lint_text};
+pub use lint::{Finding, Linted, columns_in, lint, lint_text};
+pub(crate) use parse::camel_case;
 pub use parse::{CatalogError, embedded, is_plain_path, load};
 pub use propose::{Names, Proposed, extension, is_personal, is_time_like, proposal, quoted};
 pub use show::{describe, overview};

@@ -1018,7 +1018,7 @@ pub(super) fn snake_case(name: &str) -> bool {
 }
 
 /// The wire name that a column has unless it says otherwise.
-pub(super) fn camel_case(name: &str) -> String {
+pub(crate) fn camel_case(name: &str) -> String {
     let mut out = String::with_capacity(name.len());
     let mut upper = false;
     for c in name.chars() {

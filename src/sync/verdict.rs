@@ -35,7 +35,10 @@ pub fn code(error: &SyncError) -> ExitCode {
         SyncError::State(e) => state(e),
         SyncError::Store(_) => ExitCode::Storage,
         SyncError::Vault(_) => ExitCode::Configuration,
-        SyncError::NotGranted { .. } | SyncError::MassDelete { .. } | SyncError::Parents { .. } => ExitCode::Partial,
+        SyncError::NotGranted { .. }
+        | SyncError::MassDelete { .. }
+        | SyncError::Frozen { .. }
+        | SyncError::Parents { .. } => ExitCode::Partial,
         SyncError::Died { .. } | SyncError::Rows { .. } => ExitCode::Bug,
     }
 }
