@@ -349,6 +349,30 @@ mod tests {
             let ty = shape.ty(name, false).map_or_else(|| "-".to_owned(), |t| t.to_string());
             said += &format!("{name} {values}: {ty} ({})\n", shape.said(values_.len() as u64));
         }
-        insta::assert_snapshot!(said, @"");
+        insta::assert_snapshot!(said, @r#"
+        n [1, 2]: int (in 2 of 2: integer)
+        n [1, 2.5, null]: float (in 3 of 3, null in 1: integer ×1, fraction ×1)
+        n [1, "2"]: int(lenient) (in 2 of 2: integer ×1, string ×1)
+        n [1, "two"]: json (in 2 of 2: integer ×1, string ×1)
+        n [true, null]: bool (in 2 of 2, null in 1: bool)
+        createdAt [1700000000000, "1700000000001"]: timestamp(lenient) (in 2 of 2: integer ×1, string ×1)
+        createdAt [1700000000000, 5]: int (in 2 of 2: integer)
+        size [1700000000000]: int (in 1 of 1: integer as large as epoch milliseconds)
+        owner ["0a1b2c3d-0000-4000-8000-00000000000a"]: ref (in 1 of 1: string)
+        owner ["0a1b2c3d-0000-4000-8000-00000000000a", "x"]: text (in 2 of 2: string)
+        day ["2026-01-31"]: text (in 1 of 1: string that is a date: there is no type for it but text)
+        nothing [null, null]: - (in 2 of 2, null in 2)
+        empty [[], null]: - (in 2 of 2, null in 1: array)
+        tags [["a"], []]: list<text> (in 2 of 2: array)
+        tags [["a", 1]]: json (in 1 of 1: array)
+        deep [[[[[1]]]]]: json (in 1 of 1: array)
+        o [{"a": 1, "Bc": null}, {"a": 2, "d": {"e": true}}]: struct<a: int, bc: json, d: struct<e: bool>> (in 2 of 2: object)
+        o [{}]: - (in 1 of 1: object)
+        o [{"a": 1}, "x"]: json (in 2 of 2: string ×1, object ×1)
+        o [[{"a": 1}]]: list<struct<a: int>> (in 1 of 1: array)
+        o [{"a": {"b": {"c": {"d": 1}}}}]: struct<a: struct<b: struct<c: json>>> (in 1 of 1: object)
+        o [{"0a1b2c3d-0000-4000-8000-00000000000a": 1}]: json (in 1 of 1: object)
+        big [18446744073709551615]: float (in 1 of 1: fraction)
+        "#);
     }
 }
