@@ -11,6 +11,7 @@
 //! - [`load`]: batches to partitions, merged and replaced whole.
 //! - [`state`] and [`store`]: what is known, as numbered create-only entries; a URL as an object store.
 //! - [`sync`]: the whole job on one page. [`report`] and [`status`]: what happened, and how everything stands.
+//! - [`adopt`] and [`infer`]: catalogue lines for what drifted, and for what nobody has declared yet.
 //! - [`check`]: the doctor; what all of them rely on, looked at before they do.
 //! - [`verify`]: the lake read back and judged, and searched for who was erased.
 //! - [`connect`]: the page on which customers connect by themselves.
@@ -38,6 +39,10 @@ pub mod load;
 pub mod state;
 
 pub mod store;
+
+pub mod adopt;
+
+pub mod infer;
 
 pub mod sync;
 

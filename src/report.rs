@@ -105,7 +105,7 @@ impl fmt::Display for Failure {
 }
 
 /// One kind of surprise.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct DriftCount {
     /// JSON Pointer into the record, `*` for any index.
     pub place: String,

@@ -4,8 +4,10 @@
 //! validated when it is read (`parse`); rooms further down never meet an unknown key, a column twice or a resource that
 //! extracts from nothing. Knows no HTTP, no store, no tenant.
 
+mod lint;
 mod parse;
 mod privacy;
+mod propose;
 pub mod scopes;
 mod show;
 mod table;
@@ -15,8 +17,11 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use url::{Host, Url};
 
-pub use parse::{CatalogError, embedded, load};
+pub use lint::{Finding, Linted, columns_in, lint, lint_text};
+pub(crate) use parse::camel_case;
+pub use parse::{CatalogError, embedded, is_plain_path, load};
 pub use privacy::{Act, Class, Privacy, held_by};
+pub use propose::{Names, Proposed, extension, is_personal, is_time_like, proposal, quoted};
 pub use show::{describe, overview};
 pub use table::{
     DELETED_AT, EXTRA, Granularity, HASH, Layout, Order, PartitionValue, SYNCED_AT, SYSTEM_COLUMNS, Table, arrow_type,
@@ -376,6 +381,13 @@ pub struct Partition {
     pub label: String,
     /// What is used unless the configuration says otherwise.
     pub granularity: Granularity,
+}
+
+impl Partition {
+    /// Names that no column may have, because a folder has them.
+    fn folders(&self) -> [String; 4] {
+        [format!("{}_year", self.label), format!("{}_month", self.label), "bucket".into(), "tenant".into()]
+    }
 }
 
 /// A column of a table.

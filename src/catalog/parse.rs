@@ -4,7 +4,7 @@
 //! partition times exist and have the right type, nothing is extracted from nothing, no two names differ only by case.
 //! Knows nothing of tenants and tables.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::File;
 use std::io::Read as _;
 use std::ops::Range;
@@ -36,7 +36,7 @@ const MAX_LISTS: usize = 3;
 /// Most structs inside each other.
 const MAX_DEPTH: usize = 6;
 /// Longest name of a column: the shortest limit of the engines that read the lake.
-const MAX_NAME_BYTES: usize = 63;
+pub(super) const MAX_NAME_BYTES: usize = 63;
 
 /// Why a catalogue was refused.
 #[derive(Debug, thiserror::Error)]
@@ -94,7 +94,7 @@ pub fn embedded() -> Result<Provider, CatalogError> {
 ///
 /// [`CatalogError`] for anything that does not hold together.
 pub fn load(folder: Option<&Path>) -> Result<Provider, CatalogError> {
-    let mut sources = vec![Source { name: EMBEDDED.0.to_owned(), text: EMBEDDED.1.to_owned() }];
+    let mut sources = vec![Source::embedded()];
     if let Some(folder) = folder {
         for path in toml_files(folder)? {
             sources.push(Source::read(&path)?);
@@ -103,7 +103,7 @@ pub fn load(folder: Option<&Path>) -> Result<Provider, CatalogError> {
     assemble(&sources)
 }
 
-fn toml_files(folder: &Path) -> Result<Vec<PathBuf>, CatalogError> {
+pub(super) fn toml_files(folder: &Path) -> Result<Vec<PathBuf>, CatalogError> {
     let failed = |source| CatalogError::Read { path: folder.display().to_string(), source };
     let mut paths = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(failed)? {
@@ -121,13 +121,18 @@ fn toml_files(folder: &Path) -> Result<Vec<PathBuf>, CatalogError> {
 }
 
 /// A file's text, and the name under which mistakes in it are reported.
-struct Source {
-    name: String,
-    text: String,
+pub(super) struct Source {
+    pub(super) name: String,
+    pub(super) text: String,
 }
 
 impl Source {
-    fn read(path: &Path) -> Result<Self, CatalogError> {
+    /// The catalogue that ships with the binary.
+    pub(super) fn embedded() -> Self {
+        Self { name: EMBEDDED.0.to_owned(), text: EMBEDDED.1.to_owned() }
+    }
+
+    pub(super) fn read(path: &Path) -> Result<Self, CatalogError> {
         let name = path.display().to_string();
         let failed = |source| CatalogError::Read { path: name.clone(), source };
         let mut bytes = Vec::new();
@@ -145,7 +150,7 @@ impl Source {
         }
     }
 
-    fn fault(&self, at: Range<usize>, message: impl Into<String>, hint: Option<String>) -> CatalogError {
+    pub(super) fn fault(&self, at: Range<usize>, message: impl Into<String>, hint: Option<String>) -> CatalogError {
         let mut end = at.start.min(self.text.len());
         while !self.text.is_char_boundary(end) {
             end -= 1;
@@ -160,12 +165,15 @@ impl Source {
         }
     }
 
-    fn parse(&self) -> Result<RawFile, CatalogError> {
-        toml::from_str(&self.text).map_err(|e| {
-            let at = e.span().unwrap_or(0..0);
-            let (message, hint) = reworded(e.message(), self.key_before(at.start));
-            self.fault(at, message, hint)
-        })
+    pub(super) fn parse(&self) -> Result<RawFile, CatalogError> {
+        toml::from_str(&self.text).map_err(|e| self.said(&e))
+    }
+
+    /// A mistake that the reader of TOML met, in our words.
+    pub(super) fn said(&self, e: &toml::de::Error) -> CatalogError {
+        let at = e.span().unwrap_or(0..0);
+        let (message, hint) = reworded(e.message(), self.key_before(at.start));
+        self.fault(at, message, hint)
     }
 
     /// The key whose value begins at `at`: serde's own messages leave it out.
@@ -220,16 +228,16 @@ fn distance(a: &str, b: &str) -> usize {
 
 // What a file may say. `Spanned` wherever a later check may have to point at it.
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields)]
-struct RawFile {
+pub(super) struct RawFile {
     provider: Option<RawProvider>,
     #[serde(default)]
     defaults: RawDefaults,
     #[serde(default)]
-    resource: Vec<Spanned<RawResource>>,
+    pub(super) resource: Vec<Spanned<RawResource>>,
     #[serde(default)]
-    extend: Vec<RawExtend>,
+    pub(super) extend: Vec<RawExtend>,
 }
 
 #[derive(Deserialize)]
@@ -318,10 +326,10 @@ struct RawSkip {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RawResource {
-    name: Spanned<String>,
+pub(super) struct RawResource {
+    pub(super) name: Spanned<String>,
     about: Option<String>,
-    path: Option<Spanned<String>>,
+    pub(super) path: Option<Spanned<String>>,
     item: Option<Spanned<String>>,
     scope: Option<Spanned<String>>,
     #[serde(default)]
@@ -340,7 +348,7 @@ struct RawResource {
     key: Option<Vec<Spanned<String>>>,
     parent: Option<Spanned<String>>,
     partition: Option<RawPartition>,
-    columns: Vec<Spanned<RawColumn>>,
+    pub(super) columns: Vec<Spanned<RawColumn>>,
     default: Option<Spanned<RawDefault>>,
     keep_extra: Option<bool>,
     span: Option<Spanned<RawSpan>>,
@@ -408,8 +416,8 @@ struct RawPartition {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RawColumn {
-    name: Spanned<String>,
+pub(super) struct RawColumn {
+    pub(super) name: Spanned<String>,
     #[serde(rename = "type")]
     ty: Spanned<String>,
     source: Option<Spanned<String>>,
@@ -427,21 +435,21 @@ struct RawColumn {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RawExtend {
-    name: Spanned<String>,
-    columns: Vec<Spanned<RawColumn>>,
+pub(super) struct RawExtend {
+    pub(super) name: Spanned<String>,
+    pub(super) columns: Vec<Spanned<RawColumn>>,
 }
 
 /// A resource as written, with the file it stands in and the columns appended by others.
-struct Entry<'a> {
-    source: &'a Source,
+pub(super) struct Entry<'a> {
+    pub(super) source: &'a Source,
     defaults: [&'a RawDefaults; 2],
-    raw: &'a Spanned<RawResource>,
-    appended: Vec<(&'a Source, &'a Spanned<RawColumn>)>,
+    pub(super) raw: &'a Spanned<RawResource>,
+    pub(super) appended: Vec<(&'a Source, &'a Spanned<RawColumn>)>,
 }
 
 impl Entry<'_> {
-    fn name(&self) -> &str {
+    pub(super) fn name(&self) -> &str {
         self.raw.get_ref().name.get_ref()
     }
     fn fault<T>(&self, at: &Spanned<T>, message: impl Into<String>, hint: Option<String>) -> CatalogError {
@@ -464,28 +472,76 @@ impl Entry<'_> {
     }
 }
 
+/// Every mistake that was met, in the order in which it was met.
+#[derive(Default)]
+pub(super) struct Faults(pub(super) Vec<CatalogError>);
+
+impl Faults {
+    fn keep<T>(&mut self, outcome: Result<T, CatalogError>) -> Option<T> {
+        outcome.map_err(|e| self.0.push(e)).ok()
+    }
+}
+
 fn assemble(sources: &[Source]) -> Result<Provider, CatalogError> {
     let files = sources.iter().map(Source::parse).collect::<Result<Vec<_>, _>>()?;
+    let mut faults = Faults::default();
+    let (_, provider) = examine(sources, &files, &BTreeSet::new(), &mut faults);
+    match (faults.0.into_iter().next(), provider) {
+        (None, Some(provider)) => Ok(provider),
+        (Some(first), _) => Err(first),
+        (None, None) => Err(absent(sources, "provider")),
+    }
+}
+
+/// Makes a provider of the files, or finds every mistake in them. Of `damaged` resources something was left out already, so
+/// what ties their parts together is not judged.
+pub(super) fn examine<'a>(
+    sources: &'a [Source],
+    files: &'a [RawFile],
+    damaged: &BTreeSet<String>,
+    faults: &mut Faults,
+) -> (Vec<Entry<'a>>, Option<Provider>) {
     let Some((first, first_file)) = sources.first().zip(files.first()) else {
-        return Err(CatalogError::TooLarge { path: String::new(), what: "there is no catalogue at all".into() });
+        faults.0.push(CatalogError::TooLarge { path: String::new(), what: "there is no catalogue at all".into() });
+        return (Vec::new(), None);
     };
-    let oauth = oauth(first, &files)?;
-    let confidential = confidential(sources, &files, &oauth)?;
-    let entries = entries(sources, &files, &first_file.defaults)?;
-    let mut resources = Vec::with_capacity(entries.len());
+    let Some(oauth) = faults.keep(oauth(first, files)) else { return (Vec::new(), None) };
+    let Some(confidential) = faults.keep(confidential(sources, files, &oauth)) else { return (Vec::new(), None) };
+    let entries = entries(sources, files, &first_file.defaults, faults);
+    let (mut resources, mut broken) = (Vec::with_capacity(entries.len()), damaged.clone());
     for entry in &entries {
-        resources.push(resource(entry, &oauth)?);
+        match resource(entry, &oauth, faults) {
+            Some(resource) => resources.push(resource),
+            None => drop(broken.insert(entry.name().to_owned())),
+        }
     }
-    for (entry, resource) in entries.iter().zip(&resources) {
-        check(entry, resource, &resources)?;
+    for entry in entries.iter().filter(|e| !broken.contains(e.name())) {
+        if let Some(resource) = resources.iter().find(|r| r.name.as_str() == entry.name()) {
+            check(entry, resource, &resources, &broken, faults);
+        }
     }
-    for (entry, resource) in entries.iter().zip(&resources) {
+    for entry in entries.iter().filter(|e| !broken.contains(e.name())) {
         if let (Some(at), None) = (&entry.raw.get_ref().confidential, &confidential) {
             let message = "key `confidential`: the provider has no `[provider.confidential]`";
-            return Err(entry.fault(at, message, Some("say there how confidential records are asked for".into())));
+            let hint = "say there how confidential records are asked for".to_owned();
+            faults.0.push(entry.fault(at, message, Some(hint)));
         }
-        no_circle(entry, resource, &resources)?;
+        if let Some(resource) = resources.iter().find(|r| r.name.as_str() == entry.name()) {
+            faults.keep(no_circle(entry, resource, &resources));
+        }
     }
+    let provider = finished(sources, files, oauth, confidential, resources, faults);
+    (entries, provider)
+}
+
+fn finished(
+    sources: &[Source],
+    files: &[RawFile],
+    oauth: OAuthFacts,
+    confidential: Option<Confidential>,
+    mut resources: Vec<Resource>,
+    faults: &mut Faults,
+) -> Option<Provider> {
     // An extracted resource has no listing of its own: it is read where its records stand.
     for i in 0..resources.len() {
         if let Mode::Extracted { from, .. } = &resources[i].mode
@@ -494,11 +550,15 @@ fn assemble(sources: &[Source]) -> Result<Provider, CatalogError> {
             resources[i].path = path;
         }
     }
-    Ok(Provider {
-        name: provider_name(sources, &files)?,
-        production: endpoints(sources, &files, "production", |p| &p.production)?,
-        sandbox: endpoints(sources, &files, "sandbox", |p| &p.sandbox)?,
-        rate: rate(sources, &files)?,
+    let name = faults.keep(provider_name(sources, files));
+    let production = faults.keep(endpoints(sources, files, "production", |p| &p.production));
+    let sandbox = faults.keep(endpoints(sources, files, "sandbox", |p| &p.sandbox));
+    let rate = faults.keep(rate(sources, files));
+    Some(Provider {
+        name: name?,
+        production: production?,
+        sandbox: sandbox?,
+        rate: rate?,
         oauth,
         resources,
         confidential,
@@ -661,7 +721,8 @@ fn entries<'a>(
     sources: &'a [Source],
     files: &'a [RawFile],
     embedded: &'a RawDefaults,
-) -> Result<Vec<Entry<'a>>, CatalogError> {
+    faults: &mut Faults,
+) -> Vec<Entry<'a>> {
     let mut entries: Vec<Entry<'a>> = Vec::new();
     for (source, file) in sources.iter().zip(files) {
         for raw in &file.resource {
@@ -669,13 +730,14 @@ fn entries<'a>(
             let entry = Entry { source, defaults: [&file.defaults, embedded], raw, appended: Vec::new() };
             match entries.iter_mut().find(|e| e.name() == name.get_ref()) {
                 Some(there) if std::ptr::eq(there.source, source) => {
-                    return Err(entry.fault(name, "this file has it twice", Some("remove one of them".into())));
+                    faults.0.push(entry.fault(name, "this file has it twice", Some("remove one of them".into())));
                 }
                 Some(there) => *there = entry,
                 None => entries.push(entry),
             }
             if entries.len() > MAX_RESOURCES {
-                return Err(source.fault(raw.span(), format!("more than {MAX_RESOURCES} resources"), None));
+                faults.0.push(source.fault(raw.span(), format!("more than {MAX_RESOURCES} resources"), None));
+                return entries;
             }
         }
     }
@@ -686,32 +748,29 @@ fn entries<'a>(
             let near = nearest(name, entries.iter().map(Entry::name)).map(|n| format!("did you mean `{n}`?"));
             let Some(entry) = entries.iter_mut().find(|e| e.name() == name) else {
                 let message = format!("key `name`: there is no resource `{name}` to extend");
-                return Err(source.fault(extend.name.span(), message, near));
+                faults.0.push(source.fault(extend.name.span(), message, near));
+                continue;
             };
             entry.appended.extend(extend.columns.iter().map(|c| (source, c)));
         }
     }
-    Ok(entries)
+    entries
 }
 
-fn resource(entry: &Entry<'_>, oauth: &OAuthFacts) -> Result<Resource, CatalogError> {
+fn resource(entry: &Entry<'_>, oauth: &OAuthFacts, faults: &mut Faults) -> Option<Resource> {
+    let before = faults.0.len();
     let raw = entry.raw.get_ref();
-    let name: ResourceName =
-        raw.name.get_ref().parse().map_err(|e| entry.fault(&raw.name, format!("key `name`: {e}"), None))?;
-    let mode = mode(entry)?;
-    let path = match (&raw.path, &mode) {
-        (Some(path), Mode::Extracted { .. }) => {
-            return Err(entry.fault(path, "the key `path` has no meaning with mode `extracted`", None));
-        }
-        (None, Mode::Extracted { .. }) => String::new(),
-        (Some(path), _) => checked_path(entry, "path", path)?,
-        (None, _) => return Err(entry.missing("path", "")),
-    };
-    let item = raw.item.as_ref().map(|p| checked_path(entry, "item", p)).transpose()?;
+    let name = raw.name.get_ref().parse();
+    let name: Option<ResourceName> =
+        faults.keep(name.map_err(|e| entry.fault(&raw.name, format!("key `name`: {e}"), None)));
+    let mode = faults.keep(mode(entry));
+    let path = faults.keep(path(entry, mode.as_ref()));
+    let item = raw.item.as_ref().map(|p| checked_path(entry, "item", p)).transpose();
+    let item = faults.keep(item).flatten();
     if let (Some(item), Some(at)) = (&item, &raw.item)
         && item.split('/').filter(|part| *part == ":id").count() != 1
     {
-        return Err(entry.fault(at, "key `item`: expected `:id` once, as in `/users/:id`", None));
+        faults.0.push(entry.fault(at, "key `item`: expected `:id` once, as in `/users/:id`", None));
     }
     for scope in raw.scope.iter().chain(raw.expand.iter().filter_map(|e| e.scope.as_ref())) {
         if !oauth.scopes.contains(scope.get_ref()) {
@@ -721,28 +780,28 @@ fn resource(entry: &Entry<'_>, oauth: &OAuthFacts) -> Result<Resource, CatalogEr
                 || "list it in `provider.oauth.scopes` if it is new".to_owned(),
                 |n| format!("did you mean `{n}`?"),
             );
-            return Err(entry.fault(scope, message, Some(hint)));
+            faults.0.push(entry.fault(scope, message, Some(hint)));
         }
     }
-    let mut columns = Vec::new();
-    let mut names = Names::default();
-    let own = raw.columns.iter().map(|c| (entry.source, c));
-    for (source, c) in own.chain(entry.appended.iter().copied()) {
-        columns.push(column(source, c, &mut names, 0)?);
-        if names.total > MAX_COLUMNS {
-            return Err(source.fault(c.span(), format!("resource `{name}`: more than {MAX_COLUMNS} columns"), None));
-        }
-    }
+    let columns = columns(entry, faults);
     let key = raw.key.as_ref().or_else(|| entry.defaults.iter().find_map(|d| d.key.as_ref()));
     let key: Vec<String> = key.into_iter().flatten().map(|k| k.get_ref().clone()).collect();
     if key.is_empty() {
-        return Err(entry.missing("key", ": the columns that identify a row"));
+        faults.0.push(entry.missing("key", ": the columns that identify a row"));
     }
-    let partition = raw.partition.as_ref().map(|p| partition(entry, p)).transpose()?;
-    Ok(Resource {
-        name,
+    let partition = raw.partition.as_ref().map(|p| partition(entry, p)).transpose();
+    let partition = faults.keep(partition).flatten();
+    let records = raw.records.clone().or_else(|| entry.default(|d| d.records.clone()));
+    let records = faults.keep(records.ok_or_else(|| entry.missing("records", "")));
+    let paging = faults.keep(paging(entry));
+    let default = faults.keep(by_default(entry));
+    if faults.0.len() > before {
+        return None;
+    }
+    Some(Resource {
+        name: name?,
         about: raw.about.clone().unwrap_or_default(),
-        path,
+        path: path?,
         item,
         scope: raw.scope.as_ref().map(|s| s.get_ref().clone()),
         query: raw.query.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
@@ -751,18 +810,14 @@ fn resource(entry: &Entry<'_>, oauth: &OAuthFacts) -> Result<Resource, CatalogEr
             .iter()
             .map(|e| Expand { name: e.name.clone(), scope: e.scope.as_ref().map(|s| s.get_ref().clone()) })
             .collect(),
-        records: raw
-            .records
-            .clone()
-            .or_else(|| entry.default(|d| d.records.clone()))
-            .ok_or_else(|| entry.missing("records", ""))?,
-        paging: paging(entry)?,
-        mode,
+        records: records?,
+        paging: paging?,
+        mode: mode?,
         key,
         parent: raw.parent.as_ref().map(|p| p.get_ref().clone()),
         partition,
         columns,
-        default: by_default(entry)?,
+        default: default?,
         keep_extra: raw.keep_extra.unwrap_or(true),
         span: raw.span.as_ref().map(|s| Span { start: s.get_ref().start.clone(), end: s.get_ref().end.clone() }),
         content_key: raw.content_key.as_ref().map(|c| c.get_ref().clone()),
@@ -772,6 +827,47 @@ fn resource(entry: &Entry<'_>, oauth: &OAuthFacts) -> Result<Resource, CatalogEr
         secret: raw.secret.as_ref().map(|c| c.get_ref().clone()),
         anonymized: raw.anonymized.as_ref().map(|c| c.get_ref().clone()),
     })
+}
+
+fn path(entry: &Entry<'_>, mode: Option<&Mode>) -> Result<String, CatalogError> {
+    match (&entry.raw.get_ref().path, mode) {
+        (Some(path), Some(Mode::Extracted { .. })) => {
+            Err(entry.fault(path, "the key `path` has no meaning with mode `extracted`", None))
+        }
+        // Without a mode nobody knows whether it is needed.
+        (None, Some(Mode::Extracted { .. }) | None) => Ok(String::new()),
+        (Some(path), _) => checked_path(entry, "path", path),
+        (None, _) => Err(entry.missing("path", "")),
+    }
+}
+
+/// A column that is appended from another file and is there: the resource has likely got it meanwhile.
+fn grown(e: CatalogError) -> CatalogError {
+    match e {
+        CatalogError::Invalid { file, line, column, message, hint: None } if message.contains("already") => {
+            let hint = Some("the resource has it itself: remove it here".to_owned());
+            CatalogError::Invalid { file, line, column, message, hint }
+        }
+        e => e,
+    }
+}
+
+/// Its own columns, then those that others append.
+fn columns(entry: &Entry<'_>, faults: &mut Faults) -> Vec<Column> {
+    let mut columns = Vec::new();
+    let mut names = Names::default();
+    let own = entry.raw.get_ref().columns.iter().map(|c| (entry.source, c));
+    for (source, c) in own.chain(entry.appended.iter().copied()) {
+        let made = column(source, c, &mut names, 0, faults);
+        let made = made.map_err(|e| if std::ptr::eq(source, entry.source) { e } else { grown(e) });
+        columns.extend(faults.keep(made));
+        if names.total > MAX_COLUMNS {
+            let message = format!("resource `{}`: more than {MAX_COLUMNS} columns", entry.name());
+            faults.0.push(source.fault(c.span(), message, None));
+            break;
+        }
+    }
+    columns
 }
 
 fn content(raw: &RawContent) -> Content {
@@ -803,11 +899,16 @@ fn by_default(entry: &Entry<'_>) -> Result<ByDefault, CatalogError> {
     }
 }
 
+/// Whether a path can stand in a catalogue: below the API base, without a query.
+#[must_use]
+pub fn is_plain_path(path: &str) -> bool {
+    let plain = path.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'_' | b'-' | b'.' | b':'));
+    plain && path.strip_prefix('/').is_some_and(|p| p.split('/').all(|s| !matches!(s, "" | "." | "..")))
+}
+
 fn checked_path(entry: &Entry<'_>, key: &str, raw: &Spanned<String>) -> Result<String, CatalogError> {
     let path = raw.get_ref();
-    let plain = path.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'_' | b'-' | b'.' | b':'));
-    let steps = path.strip_prefix('/').is_some_and(|p| p.split('/').all(|s| !matches!(s, "" | "." | "..")));
-    if plain && steps {
+    if is_plain_path(path) {
         return Ok(path.clone());
     }
     let message = format!("key `{key}`: expected a path such as `/users`, not `{path}`");
@@ -962,14 +1063,14 @@ fn partition(entry: &Entry<'_>, raw: &RawPartition) -> Result<Partition, Catalog
     Ok(Partition { column: raw.column.as_ref().map(|c| c.get_ref().clone()), label: label.clone(), granularity })
 }
 
-fn snake_case(name: &str) -> bool {
+pub(super) fn snake_case(name: &str) -> bool {
     name.len() <= MAX_NAME_BYTES
         && name.starts_with(|c: char| c.is_ascii_lowercase())
         && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
 }
 
 /// The wire name that a column has unless it says otherwise.
-fn camel_case(name: &str) -> String {
+pub(crate) fn camel_case(name: &str) -> String {
     let mut out = String::with_capacity(name.len());
     let mut upper = false;
     for c in name.chars() {
@@ -993,7 +1094,13 @@ struct Names {
     total: usize,
 }
 
-fn column(source: &Source, raw: &Spanned<RawColumn>, taken: &mut Names, depth: usize) -> Result<Column, CatalogError> {
+fn column(
+    source: &Source,
+    raw: &Spanned<RawColumn>,
+    taken: &mut Names,
+    depth: usize,
+    faults: &mut Faults,
+) -> Result<Column, CatalogError> {
     let c = raw.get_ref();
     let name = c.name.get_ref();
     let fault = |span: Range<usize>, message: String, hint: Option<&str>| {
@@ -1031,7 +1138,7 @@ fn column(source: &Source, raw: &Spanned<RawColumn>, taken: &mut Names, depth: u
             source.fault(word.span(), message, near)
         })
     });
-    let ty = column_type(source, raw, taken, depth)?;
+    let ty = column_type(source, raw, taken, depth, faults)?;
     if !c.also.is_empty() && matches!(ty, ColumnType::Text | ColumnType::Json | ColumnType::Ref) {
         return fault(raw.span(), format!("`also` has no meaning with type `{ty}`, which takes any text"), None);
     }
@@ -1053,6 +1160,7 @@ fn column_type(
     raw: &Spanned<RawColumn>,
     taken: &mut Names,
     depth: usize,
+    faults: &mut Faults,
 ) -> Result<ColumnType, CatalogError> {
     const KNOWN: [&str; 10] =
         ["text", "int", "int(lenient)", "float", "bool", "timestamp", "timestamp(lenient)", "json", "ref", "struct"];
@@ -1094,7 +1202,8 @@ fn column_type(
             let mut inside = Names { total: taken.total, ..Names::default() };
             let mut columns = Vec::with_capacity(fields.len());
             for field in fields {
-                columns.push(column(source, field, &mut inside, depth + 1)?);
+                let made = column(source, field, &mut inside, depth + 1, faults);
+                columns.extend(faults.keep(made));
             }
             taken.total = inside.total;
             ColumnType::Struct(columns)
@@ -1119,71 +1228,132 @@ fn column_type(
     Ok(ty)
 }
 
-/// What can be judged only when every resource is known, and what ties the parts of one together.
-fn check(entry: &Entry<'_>, resource: &Resource, all: &[Resource]) -> Result<(), CatalogError> {
+/// What can be judged only when every resource is known, and what ties the parts of one together. What refers to a `broken`
+/// resource is not judged.
+fn check(entry: &Entry<'_>, resource: &Resource, all: &[Resource], broken: &BTreeSet<String>, faults: &mut Faults) {
     let raw = entry.raw.get_ref();
     for (i, key) in resource.key.iter().enumerate() {
         let at = raw.key.as_ref().and_then(|k| k.get(i)).unwrap_or(&raw.name);
-        let c = find(entry, resource, "key", key, at)?;
-        if !matches!(c.ty, ColumnType::Text | ColumnType::Ref | ColumnType::Int { .. }) {
-            return Err(entry.fault(
-                at,
-                format!("key `key`: column `{key}` is `{}`; expected text, ref or int", c.ty),
-                None,
-            ));
-        }
-        if c.sensitive || c.volatile {
-            return Err(entry.fault(
-                at,
-                format!("key `key`: column `{key}` may be neither sensitive nor volatile"),
-                None,
-            ));
-        }
-        if resource.key[..i].contains(key) {
-            return Err(entry.fault(at, format!("key `key`: column `{key}` is there twice"), None));
-        }
+        faults.keep(key_column(entry, resource, i, key, at));
     }
     for (name, filter) in [("cursor", &raw.cursor), ("load", &raw.load)] {
         if let Some(filter) = filter {
             let column = &filter.get_ref().column;
-            timestamp(entry, resource, name, column.get_ref(), column)?;
+            faults.keep(timestamp(entry, resource, name, column.get_ref(), column));
         }
     }
     if let Some(column) = raw.partition.as_ref().and_then(|p| p.column.as_ref()) {
-        timestamp(entry, resource, "partition", column.get_ref(), column)?;
+        faults.keep(timestamp(entry, resource, "partition", column.get_ref(), column));
     }
-    if let Some(p) = &resource.partition {
-        let folders = [format!("{}_year", p.label), format!("{}_month", p.label), "bucket".into(), "tenant".into()];
-        if let Some(c) = resource.columns.iter().find(|c| folders.contains(&c.name)) {
-            let message = format!("column `{}` has the name of a partition folder", c.name);
-            return Err(entry.column_fault(
-                &c.name,
-                message,
-                Some("rename the column, and give its wire name as `source`".into()),
-            ));
+    if let Some(p) = &resource.partition
+        && let Some(c) = resource.columns.iter().find(|c| p.folders().contains(&c.name))
+    {
+        let message = format!("column `{}` has the name of a partition folder", c.name);
+        let hint = "rename the column, and give its wire name as `source`";
+        faults.0.push(entry.column_fault(&c.name, message, Some(hint.into())));
+    }
+    let others = Others { entry, all, broken };
+    faults.keep(relations(&others, resource));
+    if let Some(name) = &raw.dormant {
+        faults.keep(find(entry, resource, "dormant", name.get_ref(), name));
+    }
+    for (key, name, ty) in [
+        ("confidential", &raw.confidential, ColumnType::Text),
+        ("secret", &raw.secret, ColumnType::Bool),
+        ("anonymized", &raw.anonymized, ColumnType::Bool),
+    ] {
+        if let Some(name) = name
+            && let Some(c) = faults.keep(find(entry, resource, key, name.get_ref(), name))
+            && c.ty != ty
+        {
+            let message = format!("key `{key}`: column `{}` is `{}`; expected `{ty}`", c.name, c.ty);
+            faults.0.push(entry.fault(name, message, None));
         }
     }
-    let other = |key: &str, name: &ResourceName, at: &Option<Spanned<String>>| {
-        let at = at.as_ref().unwrap_or(&raw.name);
-        all.iter().find(|r| r.name == *name).ok_or_else(|| {
-            let near = nearest(name.as_str(), all.iter().map(|r| r.name.as_str()));
-            entry.fault(
-                at,
-                format!("key `{key}`: there is no resource `{name}`"),
-                near.map(|n| format!("did you mean `{n}`?")),
-            )
+    for c in resource.columns.iter().filter(|c| c.class.is_some()) {
+        if let Some(why) = held_by(all, resource, c) {
+            let message = format!("column `{}` may have no `class`: {why}", c.name);
+            faults.0.push(entry.column_fault(&c.name, message, None));
+        }
+    }
+    if let Some(name) = &raw.content_key
+        && let Some(c) = faults.keep(find(entry, resource, "content_key", name.get_ref(), name))
+        && (c.ty != ColumnType::Text || resource.key != [c.name.clone()])
+    {
+        let message = format!("key `content_key`: column `{}` must be `text` and the only key", c.name);
+        faults.0.push(entry.fault(name, message, None));
+    }
+    if resource.mode.parent().is_none() {
+        for c in resource.columns.iter().filter(|c| c.from_parent.is_some()) {
+            let message =
+                format!("column `{}`: `from_parent` has a meaning only with modes `extracted` and `children`", c.name);
+            faults.0.push(entry.column_fault(&c.name, message, None));
+        }
+    }
+}
+
+fn key_column(
+    entry: &Entry<'_>,
+    resource: &Resource,
+    i: usize,
+    key: &str,
+    at: &Spanned<String>,
+) -> Result<(), CatalogError> {
+    let c = find(entry, resource, "key", key, at)?;
+    if !matches!(c.ty, ColumnType::Text | ColumnType::Ref | ColumnType::Int { .. }) {
+        let message = format!("key `key`: column `{key}` is `{}`; expected text, ref or int", c.ty);
+        return Err(entry.fault(at, message, None));
+    }
+    if c.sensitive || c.volatile {
+        let message = format!("key `key`: column `{key}` may be neither sensitive nor volatile");
+        return Err(entry.fault(at, message, None));
+    }
+    if resource.key.iter().take(i).any(|k| k == key) {
+        return Err(entry.fault(at, format!("key `key`: column `{key}` is there twice"), None));
+    }
+    Ok(())
+}
+
+/// The resources that one may name.
+struct Others<'a> {
+    entry: &'a Entry<'a>,
+    all: &'a [Resource],
+    broken: &'a BTreeSet<String>,
+}
+
+impl Others<'_> {
+    /// The one that `key` names; `None` where it is there and has mistakes of its own.
+    fn named(
+        &self,
+        key: &str,
+        name: &ResourceName,
+        at: &Option<Spanned<String>>,
+    ) -> Result<Option<&Resource>, CatalogError> {
+        if self.broken.contains(name.as_str()) {
+            return Ok(None);
+        }
+        let at = at.as_ref().unwrap_or(&self.entry.raw.get_ref().name);
+        self.all.iter().find(|r| r.name == *name).map(Some).ok_or_else(|| {
+            let near = nearest(name.as_str(), self.all.iter().map(|r| r.name.as_str()));
+            let hint = near.map(|n| format!("did you mean `{n}`?"));
+            self.entry.fault(at, format!("key `{key}`: there is no resource `{name}`"), hint)
         })
-    };
+    }
+}
+
+fn relations(others: &Others<'_>, resource: &Resource) -> Result<(), CatalogError> {
+    let (entry, all) = (others.entry, others.all);
+    let raw = entry.raw.get_ref();
     match &resource.mode {
         Mode::Tombstones { of, .. } => {
-            let target = other("of", of, &raw.of)?;
+            let Some(target) = others.named("of", of, &raw.of)? else { return Ok(()) };
             if matches!(target.mode, Mode::Tombstones { .. }) {
                 let at = raw.of.as_ref().unwrap_or(&raw.name);
                 return Err(entry.fault(at, format!("key `of`: `{of}` is a list of tombstones itself"), None));
             }
         }
         Mode::Extracted { from, field } => {
-            let carrier = other("from", from, &raw.from)?;
+            let Some(carrier) = others.named("from", from, &raw.from)? else { return Ok(()) };
             let at = raw.from.as_ref().unwrap_or(&raw.name);
             // One level only: this is also what makes a circle impossible.
             if !matches!(carrier.mode, Mode::Incremental { .. } | Mode::Full) {
@@ -1197,50 +1367,10 @@ fn check(entry: &Entry<'_>, resource: &Resource, all: &[Resource]) -> Result<(),
             }
         }
         Mode::Children { from, skip, .. } => {
-            let carrier = other("from", from, &raw.from)?;
+            let Some(carrier) = others.named("from", from, &raw.from)? else { return Ok(()) };
             children(entry, resource, carrier, skip.as_ref())?;
         }
         Mode::Incremental { .. } | Mode::Full => {}
-    }
-    if let Some(name) = &raw.dormant {
-        find(entry, resource, "dormant", name.get_ref(), name)?;
-    }
-    for (key, name, ty) in
-        [("confidential", &raw.confidential, ColumnType::Text), ("secret", &raw.secret, ColumnType::Bool)]
-    {
-        let Some(name) = name else { continue };
-        let c = find(entry, resource, key, name.get_ref(), name)?;
-        if c.ty != ty {
-            let message = format!("key `{key}`: column `{}` is `{}`; expected `{ty}`", c.name, c.ty);
-            return Err(entry.fault(name, message, None));
-        }
-    }
-    for c in resource.columns.iter().filter(|c| c.class.is_some()) {
-        if let Some(why) = held_by(all, resource, c) {
-            let message = format!("column `{}` may have no `class`: {why}", c.name);
-            return Err(entry.column_fault(&c.name, message, None));
-        }
-    }
-    if let Some(name) = &raw.anonymized {
-        let c = find(entry, resource, "anonymized", name.get_ref(), name)?;
-        if c.ty != ColumnType::Bool {
-            let message = format!("key `anonymized`: column `{}` must be `bool`", c.name);
-            return Err(entry.fault(name, message, None));
-        }
-    }
-    if let Some(name) = &raw.content_key {
-        let c = find(entry, resource, "content_key", name.get_ref(), name)?;
-        if c.ty != ColumnType::Text || resource.key != [c.name.clone()] {
-            let message = format!("key `content_key`: column `{}` must be `text` and the only key", c.name);
-            return Err(entry.fault(name, message, None));
-        }
-    }
-    if resource.mode.parent().is_none()
-        && let Some(c) = resource.columns.iter().find(|c| c.from_parent.is_some())
-    {
-        let message =
-            format!("column `{}`: `from_parent` has a meaning only with modes `extracted` and `children`", c.name);
-        return Err(entry.column_fault(&c.name, message, None));
     }
     Ok(())
 }
@@ -1372,7 +1502,18 @@ fn parent_column(entry: &Entry<'_>, resource: &Resource, carrier: &Resource) -> 
     let c = find(entry, resource, "parent", name, parent)?;
     let key = match carrier.key.as_slice() {
         [key] => carrier.column(key),
-        _ => None,
+        _ => {
+            let message = format!(
+                "key `parent`: `{}` is identified by {} columns together, and parents need one",
+                carrier.name,
+                carrier.key.len()
+            );
+            return Err(entry.fault(
+                parent,
+                message,
+                Some("only a resource with a single key column can have children".into()),
+            ));
+        }
     };
     if key.is_none_or(|k| c.from_parent.as_deref() != Some(k.source.as_str())) {
         let message =
@@ -1793,6 +1934,7 @@ mod tests {
         mine/x.toml:2:8: key `name`: there is no resource `user` to extend
         hint: did you mean `users`?
         mine/x.toml:3:21: column `email`: this name is there already
+        hint: the resource has it itself: remove it here
         mine/x.toml:2:12: key `api_base`: only https is used, and http on the own machine
         hint: give an address such as `https://api.lever.co/v1`
         mine/x.toml:2:10: key `hosts`: `https://lever.co` is not a host; expected one such as `lever.co`

@@ -1,8 +1,9 @@
 //! The commands; each is one call into one room.
 //!
-//! stdout is for data; everything else goes to stderr. `init`, `catalog` and what is one line stand here, the larger
-//! commands in a file each.
+//! stdout is for data; everything else goes to stderr. `init` and what is one line stand here, the larger commands in a file
+//! each.
 
+mod catalog;
 mod check;
 mod connect;
 mod disconnect;
@@ -15,7 +16,7 @@ mod vault;
 mod verify;
 
 use std::io::{IsTerminal as _, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,11 +26,11 @@ use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::auth::AuthError;
-use crate::catalog;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{self, Config, ConfigError};
 use crate::demo;
-use crate::names::{AppName, ResourceName, Tenant};
+use crate::infer::InferError;
+use crate::names::{ResourceName, Tenant};
 use crate::report::{ExitCode, Failure};
 use crate::state::State;
 use crate::store::StoreError;
@@ -86,17 +87,8 @@ enum Command {
     Disconnect(disconnect::Disconnect),
     /// Read a tenant's lake back and judge it, or prove that a person was erased from it
     Verify(verify::Verify),
-    /// What can be read: resources, scopes, modes; of one resource its columns
-    Catalog {
-        /// A resource
-        resource: Option<ResourceName>,
-        /// The least scopes that open what is enabled, as the provider's registration form and consent page want them
-        #[arg(long, conflicts_with = "resource")]
-        scopes: bool,
-        /// … of this app [default: all]
-        #[arg(long, requires = "scopes")]
-        app: Option<AppName>,
-    },
+    /// What can be read: resources, scopes, modes; of one resource its columns; and resources of your own
+    Catalog(catalog::Catalog),
     /// Lay a table anew after its granularity was changed in the configuration
     Relay {
         /// The table
@@ -144,6 +136,9 @@ pub enum CliError {
     /// The pretend server failed.
     #[error(transparent)]
     Sandbox(#[from] crate::sandbox::SandboxError),
+    /// Nothing could be inferred.
+    #[error(transparent)]
+    Infer(#[from] InferError),
     /// A file or stream of the command itself.
     #[error("{what} failed\nhint: {hint}")]
     Io {
@@ -190,7 +185,9 @@ impl From<crate::state::StateError> for CliError {
 #[must_use]
 pub fn failure(error: &CliError) -> Failure {
     let code = match error {
-        CliError::Sync(e) => crate::sync::code(e),
+        CliError::Sync(e) | CliError::Infer(InferError::Sync(e)) => crate::sync::code(e),
+        CliError::Infer(InferError::Refused { .. }) => ExitCode::Partial,
+        CliError::Infer(InferError::Unusable { .. }) => ExitCode::Configuration,
         CliError::Page(_) | CliError::Sandbox(_) | CliError::Usage { .. } => ExitCode::Configuration,
         CliError::Io { .. } => ExitCode::Storage,
     };
@@ -213,13 +210,7 @@ pub fn run(args: Args) -> Result<ExitCode, CliError> {
 }
 
 async fn command(args: Args) -> Result<ExitCode, CliError> {
-    let load = || -> Result<Arc<Config>, CliError> {
-        let config = Config::load(args.config.as_deref())?;
-        for warning in &config.warnings {
-            tracing::warn!("{warning}");
-        }
-        Ok(Arc::new(config))
-    };
+    let load = || loaded(args.config.as_deref());
     let world = || -> Result<World, CliError> { Ok(World::open(load()?, Clock::system())?) };
     match args.command {
         Command::Init { print } => init(args.config, print),
@@ -234,20 +225,7 @@ async fn command(args: Args) -> Result<ExitCode, CliError> {
         Command::Keepalive(keepalive_args) => keepalive::keepalive(world()?, keepalive_args).await,
         Command::Disconnect(disconnect_args) => disconnect::disconnect(&world()?, disconnect_args).await,
         Command::Verify(verify_args) => verify::verify(&world()?, verify_args).await,
-        Command::Catalog { scopes: true, app, .. } => {
-            let config = load()?;
-            registration::scopes(&config, app.as_ref())
-        }
-        Command::Catalog { resource, .. } => {
-            let config = load()?;
-            match resource {
-                None => print(&catalog::overview(&config.provider)),
-                Some(name) => match config.provider.resource(name.as_str()) {
-                    Some(resource) => print(&catalog::describe(&config.provider, resource)),
-                    None => Err(no_resource(&config, &name)),
-                },
-            }
-        }
+        Command::Catalog(catalog_args) => catalog::catalog(args.config.as_deref(), catalog_args).await,
         Command::Relay { resource } => {
             let world = world()?;
             if world.config.provider.resource(resource.as_str()).is_none() {
@@ -274,8 +252,18 @@ async fn command(args: Args) -> Result<ExitCode, CliError> {
     }
 }
 
+/// The configuration; what was mended in it is logged.
+fn loaded(path: Option<&Path>) -> Result<Arc<Config>, CliError> {
+    let config = Config::load(path)?;
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    Ok(Arc::new(config))
+}
+
 fn no_resource(config: &Config, name: &ResourceName) -> CliError {
-    let near = catalog::scopes::nearest(name.as_str(), config.provider.resources.iter().map(|r| r.name.as_str()));
+    let near =
+        crate::catalog::scopes::nearest(name.as_str(), config.provider.resources.iter().map(|r| r.name.as_str()));
     CliError::Usage {
         what: format!("there is no resource `{name}`"),
         hint: near.map_or_else(|| "`hirelake catalog` lists them".to_owned(), |n| format!("did you mean `{n}`?")),
@@ -299,7 +287,7 @@ async fn no_tenant(config: &Config, state: &State, name: &Tenant) -> CliError {
     let others = config.named_tenants().chain(&connected).filter(|t| *t != name).map(Tenant::as_str);
     CliError::Usage {
         what: format!("tenant {name} was never connected"),
-        hint: catalog::scopes::nearest(name.as_str(), others).map_or_else(
+        hint: crate::catalog::scopes::nearest(name.as_str(), others).map_or_else(
             || "`hirelake status` lists those that were".to_owned(),
             |near| format!("did you mean `{near}`?"),
         ),

@@ -9,8 +9,8 @@ use toml::{Table as TomlTable, Value};
 use url::Url;
 
 use super::{
-    App, Config, ConfigError, ConnectConfig, DEFAULT_FILE, KeepaliveConfig, NOT_A_SOURCE, Reconcile, SecretSource,
-    TenantConfig, first_line, hint_line,
+    App, Config, ConfigError, ConnectConfig, DEFAULT_FILE, KeepaliveConfig, NOT_A_SOURCE, Reconcile, Schema,
+    SecretSource, TenantConfig, first_line, hint_line,
 };
 use crate::catalog::{
     self, Act, ByDefault, Class, Endpoints, Environment, Granularity, Mode, OnDelete, Privacy, Provider, Rate,
@@ -114,6 +114,7 @@ struct RawTenant {
     #[serde(default)]
     privacy: RawPrivacy,
     confidential: Option<bool>,
+    schema: Option<Schema>,
 }
 
 /// By class, by `table.column`, or by the name of a switch.
@@ -297,6 +298,27 @@ fn said(message: &str) -> (String, Option<String>) {
 
 pub(super) fn load(path: Option<&Path>, env: impl Iterator<Item = (String, String)>) -> Result<Config, ConfigError> {
     let source = Source::read(path)?;
+    let (raw, variables) = raw(&source, env)?;
+    let catalog = catalog_of(&source, &raw);
+    Checker { source: &source, variables, catalog, warnings: Vec::new(), of_apps: BTreeMap::new() }.config(raw)
+}
+
+pub(super) fn catalog_folder(
+    path: Option<&Path>,
+    env: impl Iterator<Item = (String, String)>,
+) -> Result<Option<PathBuf>, ConfigError> {
+    let source = Source::read(path)?;
+    let (raw, _) = raw(&source, env)?;
+    Ok(catalog_of(&source, &raw))
+}
+
+fn catalog_of(source: &Source, raw: &Raw) -> Option<PathBuf> {
+    let base = source.path.parent().map(Path::to_owned).unwrap_or_default();
+    raw.catalog.as_ref().map(|f| base.join(f))
+}
+
+/// The file with the environment laid over it, and the variables that were.
+fn raw(source: &Source, env: impl Iterator<Item = (String, String)>) -> Result<(Raw, Vec<String>), ConfigError> {
     // The file alone first, so that its mistakes are shown with line and column.
     let _: Raw = match toml::from_str(&source.text) {
         Ok(raw) => raw,
@@ -340,8 +362,7 @@ pub(super) fn load(path: Option<&Path>, env: impl Iterator<Item = (String, Strin
         }
     }
     let raw = Raw::deserialize(Value::Table(table)).map_err(|e| source.refused(&e))?;
-    let variables = variables.into_iter().map(|(name, _)| name).collect();
-    Checker { source: &source, variables, warnings: Vec::new(), of_apps: BTreeMap::new() }.config(raw)
+    Ok((raw, variables.into_iter().map(|(name, _)| name).collect()))
 }
 
 /// Variables that the file itself names as the place of a secret.
@@ -385,6 +406,8 @@ struct Checker<'a> {
     source: &'a Source,
     /// Those that were laid over the file.
     variables: Vec<String>,
+    /// The folder with catalogue files of the user's.
+    catalog: Option<PathBuf>,
     warnings: Vec<String>,
     /// What apps say of their tenants.
     of_apps: BTreeMap<AppName, (RawPrivacy, Option<bool>)>,
@@ -406,8 +429,7 @@ impl Checker<'_> {
 
     fn config(mut self, raw: Raw) -> Result<Config, ConfigError> {
         let base = self.source.path.parent().map(Path::to_owned).unwrap_or_default();
-        let folder = raw.catalog.as_ref().map(|f| base.join(f));
-        let provider = catalog::load(folder.as_deref())?;
+        let provider = catalog::load(self.catalog.as_deref())?;
         let mut apps = BTreeMap::new();
         for (name, mut app) in raw.apps {
             let privacy = std::mem::take(&mut app.privacy);
@@ -475,6 +497,7 @@ impl Checker<'_> {
                 before: time("keepalive", "before", &raw.keepalive.before)?,
                 per_second: raw.keepalive.per_second,
             },
+            catalog: self.catalog.clone(),
             provider,
             apps,
             tenants,
@@ -606,6 +629,12 @@ impl Checker<'_> {
             let what = "`rate` needs per_second above 0 and a burst of at least 1".to_owned();
             return Err(self.invalid(section, "rate", what, "such as rate = { per_second = 10.0, burst = 15 }"));
         }
+        let schema = own.schema.or(defaults.schema).unwrap_or_default();
+        if schema == Schema::Evolve && self.catalog.is_none() {
+            let what = "`schema = \"evolve\"` writes columns into a catalogue folder, and none is set".to_owned();
+            let hint = "set `catalog = \"pipelines\"` (a folder that is there) at the top, or use \"warn\"";
+            return Err(self.invalid(section, "schema", what, hint));
+        }
         Ok(TenantConfig {
             app,
             resources,
@@ -615,6 +644,7 @@ impl Checker<'_> {
             reconcile: own.reconcile.or(defaults.reconcile).unwrap_or_default(),
             privacy,
             confidential: confidential.unwrap_or(false),
+            schema,
         })
     }
 

@@ -266,6 +266,21 @@ pub struct TenantConfig {
     pub privacy: Privacy,
     /// Whether confidential records are asked for.
     pub confidential: bool,
+    /// What is done with fields that the catalogue does not expect.
+    pub schema: Schema,
+}
+
+/// What is done with fields that the catalogue does not declare, and with values that do not fit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Schema {
+    /// They are kept in `_extra`, counted, and told.
+    #[default]
+    Warn,
+    /// The same; and undeclared top-level fields become columns of the next run.
+    Evolve,
+    /// The resource fails, and nothing of what drifted is committed.
+    Freeze,
 }
 
 impl TenantConfig {
@@ -334,6 +349,8 @@ pub struct Config {
     pub connect: ConnectConfig,
     /// Refreshing before the idle limit.
     pub keepalive: KeepaliveConfig,
+    /// The folder with catalogue files of the user's.
+    pub catalog: Option<PathBuf>,
     /// The provider's catalogue, the user's additions included.
     pub provider: Provider,
     /// Apps by name.
@@ -375,6 +392,15 @@ impl Config {
     /// As [`Config::load`].
     pub fn load_with(path: Option<&Path>, env: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigError> {
         file::load(path, env)
+    }
+
+    /// The folder with catalogue files of the user's, whatever is in it and in the rest of the configuration.
+    ///
+    /// # Errors
+    ///
+    /// When the configuration cannot be read at all.
+    pub fn catalog_folder(path: Option<&Path>) -> Result<Option<PathBuf>, ConfigError> {
+        file::catalog_folder(path, std::env::vars())
     }
 
     /// What holds for a tenant, named in the file or not.

@@ -189,6 +189,22 @@ impl State {
         Ok(())
     }
 
+    /// The newest reports, at most `most`, the newest first.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    pub async fn newest_reports(&self, most: usize) -> Result<Vec<Bytes>, StateError> {
+        let mut paths: Vec<Path> = self.store.list(&Path::from("reports")).await?.into_iter().map(|e| e.path).collect();
+        // Ids of runs sort by the time of their making.
+        paths.sort_by(|a, b| b.as_ref().cmp(a.as_ref()));
+        let mut reports = Vec::new();
+        for path in paths.into_iter().take(most) {
+            reports.extend(self.store.get(&path).await?);
+        }
+        Ok(reports)
+    }
+
     /// Keeps something sealed under `quarantine/<tenant>/<resource>/`; its name begins with the time, for the retention.
     ///
     /// # Errors

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use super::contents;
 use super::group::{figures, note};
 use super::ledger::{Due, Ledger, Reads, Terms, Turn, Turns, Why, due, turns_of};
-use super::{Done, SyncError, TenantRun, drift_counts, fail, mix, quarantine};
+use super::{Done, SyncError, TenantRun, drift_counts, fail, frozen, mix, quarantine};
 use crate::auth::AuthError;
 use crate::catalog::{Mode, PartitionValue, Resource, Skip, Table};
 use crate::clock::Timestamp;
@@ -71,6 +71,9 @@ pub(super) struct Children {
     answered: bool,
     /// Due parents that were not read yet.
     unread: u64,
+    /// Parents that drifted since one that did not, where the schema is frozen; and what the first showed.
+    drifted_in_a_row: u64,
+    frozen: Option<SyncError>,
 }
 
 /// What came of one parent.
@@ -140,6 +143,8 @@ impl Children {
             refusal: None,
             answered: false,
             unread: 0,
+            drifted_in_a_row: 0,
+            frozen: None,
             run,
         })
     }
@@ -332,6 +337,11 @@ impl Children {
         for (turn, seen_at) in std::mem::take(&mut self.refused) {
             self.withhold(&turn, seen_at)?;
         }
+        if self.run.is_frozen() && !read.drift.is_empty() {
+            self.drifted(read.drift);
+            return Ok(());
+        }
+        self.drifted_in_a_row = 0;
         self.report.records += read.records;
         self.drift.merge(read.drift);
         self.run.world.progress.update(&self.run.tenant, &self.resource.name, |u| {
@@ -368,6 +378,20 @@ impl Children {
         let mark =
             marks.and_then(|c| c.as_boolean_opt()).map(|c| c.is_valid(turn.row as usize) && c.value(turn.row as usize));
         mark == Some(true)
+    }
+
+    /// A parent with something that the catalogue does not expect, where that is not allowed: it stays due.
+    fn drifted(&mut self, drift: Drift) {
+        self.parents.failed += 1;
+        self.unread = self.unread.saturating_sub(1);
+        self.drifted_in_a_row += 1;
+        let error = frozen(&self.run, &self.resource.name, &drift, "parent");
+        if self.drifted_in_a_row >= FAILURES_IN_A_ROW {
+            // The others would likely drift, too: each costs a request.
+            self.failure.get_or_insert_with(|| fail(Some(&self.resource.name), &error));
+        }
+        self.frozen.get_or_insert(error);
+        self.drift.merge(drift);
     }
 
     fn done_with(&mut self, turn: &Turn, seen_at: Timestamp) -> Result<(), SyncError> {
@@ -493,6 +517,11 @@ impl Children {
     pub(super) fn end(mut self, error: Option<SyncError>) -> Vec<Done> {
         let name = self.resource.name.clone();
         if let Some(e) = error {
+            self.failure = Some(fail(Some(&name), &e));
+        }
+        if let Some(e) = self.frozen.take()
+            && self.failure.is_none()
+        {
             self.failure = Some(fail(Some(&name), &e));
         }
         if self.failure.is_none() && self.parents.failed > 0 {

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::quarantine::{self, Gone};
-use super::{Chosen, Done, SyncError, TenantRun, delete, drift_counts, fail, mix};
+use super::{Chosen, Done, SyncError, TenantRun, delete, drift_counts, fail, frozen, mix};
 use crate::auth::AuthError;
 use crate::catalog::{Mode, OnDelete, PartitionValue, Resource, Table};
 use crate::clock::Timestamp;
@@ -59,9 +59,31 @@ struct Job {
 }
 
 enum Message {
-    Page { job: u32, page: Box<Page>, seen_at: Timestamp, seq: u64 },
-    Finished { job: u32, requests: u64, bytes: u64, date: Option<Timestamp> },
-    Failed { job: u32, requests: u64, bytes: u64, error: ExtractError },
+    Page {
+        job: u32,
+        page: Box<Page>,
+        seen_at: Timestamp,
+        seq: u64,
+    },
+    Finished {
+        job: u32,
+        requests: u64,
+        bytes: u64,
+        date: Option<Timestamp>,
+    },
+    Failed {
+        job: u32,
+        requests: u64,
+        bytes: u64,
+        error: ExtractError,
+    },
+    /// A page drifted, of a resource that is frozen.
+    Drifted {
+        job: u32,
+        requests: u64,
+        bytes: u64,
+        drift: Drift,
+    },
 }
 
 /// A table of the group: the resource's own is the first.
@@ -430,6 +452,16 @@ impl Group {
                             _ => {}
                         }
                     }
+                    Message::Drifted { job, requests, bytes, drift } => {
+                        self.parts[0].report.requests += requests;
+                        self.parts[0].report.bytes += bytes;
+                        active.remove(&job);
+                        self.parts.iter_mut().for_each(|p| p.spill.discard(job));
+                        self.complete = false;
+                        let name = &self.chosen.resource.name;
+                        self.failure.get_or_insert_with(|| fail(Some(name), &frozen(&run, name, &drift, "window")));
+                        self.drift.merge(drift);
+                    }
                 },
                 Some(done) = flushing.join_next(), if !flushing.is_empty() => {
                     let done = done.map_err(|_| SyncError::Died { tenant: run.tenant.clone() })??;
@@ -479,6 +511,7 @@ impl Group {
         let (filter, expands) = self.query(job);
         let job = job.id;
         let name = resource.name.clone();
+        let is_frozen = run.is_frozen();
         async move {
             let mut decoder = Decoder::new(&resource, &extract.iter().collect::<Vec<_>>());
             let mut pager = Pager::new(&run.session, &resource, filter, &expands);
@@ -490,6 +523,10 @@ impl Group {
                     Ok(Decoded { next: page.next.take(), more: page.more, page })
                 });
                 let message = match next.await {
+                    Ok(Some(fetched)) if is_frozen && !fetched.page.drift.is_empty() => {
+                        let (requests, bytes) = (pager.requests(), pager.bytes());
+                        Message::Drifted { job, requests, bytes, drift: fetched.page.drift }
+                    }
                     Ok(Some(fetched)) => {
                         // The first answer's: nothing later than its clock is certain to be in the window.
                         date = date.or(fetched.date);

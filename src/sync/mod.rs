@@ -24,11 +24,12 @@ use futures::StreamExt as _;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::adopt::{self, Seen};
 use crate::auth::known::{Known, is_unique};
 use crate::auth::{Auth, AuthError, CredentialKind, Grant, Session, Standing};
 use crate::catalog::{Act, ByDefault, Mode, Resource, scopes};
 use crate::clock::{Clock, Timestamp};
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Schema};
 use crate::extract::{self, ExtractError};
 use crate::http::Allowance;
 use crate::load::{self, Lake, LoadError, Suppress};
@@ -49,6 +50,8 @@ const DATE_STEP: Duration = Duration::from_secs(1);
 
 /// Stands where a commit says under which privacy settings rows were written, when it was several.
 const MIXED: &str = "mixed";
+/// Places that a frozen resource's failure names; the report has all.
+const FROZEN_TOLD: usize = 5;
 
 /// Newest grants read at once, to see who is connected.
 const LOOKS_AT_ONCE: usize = 32;
@@ -126,6 +129,20 @@ pub enum SyncError {
         absent: usize,
         /// Living rows.
         rows: usize,
+    },
+    /// Something the catalogue does not expect, where that is not allowed.
+    #[error(
+        "tenant {tenant}: {resource} drifted and its schema is frozen: {what}; nothing of that {unit} was committed\nhint: `hirelake catalog drift --tenant {tenant}` proposes the lines that adopt it; or set schema = \"warn\" for the tenant"
+    )]
+    Frozen {
+        /// The tenant.
+        tenant: Tenant,
+        /// The resource.
+        resource: ResourceName,
+        /// Places and types.
+        what: String,
+        /// `window` or `parent`.
+        unit: &'static str,
     },
     /// Some parents' children could not be read.
     #[error(
@@ -318,6 +335,7 @@ pub async fn run(world: &World, options: &Options) -> Result<Report, SyncError> 
             }
         }
     }
+    evolve(world, &mut done);
     let code = Report::verdict(&done);
     let stopped_at = allowance
         .filter(|a| a.is_used_up())
@@ -335,6 +353,37 @@ pub async fn run(world: &World, options: &Options) -> Result<Report, SyncError> 
         tracing::warn!(%error, "the report could not be kept in the state");
     }
     Ok(report)
+}
+
+/// What tenants met that the catalogue does not expect becomes columns of the next run, where they are configured so.
+fn evolve(world: &World, done: &mut BTreeMap<Tenant, TenantReport>) {
+    let evolves = |t: &Tenant| world.config.tenant(t).schema == Schema::Evolve;
+    let Some(folder) = world.config.catalog.as_ref().filter(|_| done.keys().any(evolves)) else { return };
+    let mut seen = Seen::default();
+    for report in done.iter().filter(|(t, _)| evolves(t)).map(|(_, r)| r) {
+        report.resources.iter().for_each(|(name, r)| seen.add(name, &r.drift));
+    }
+    let outcome = adopt::evolve(folder, &world.config.provider, &seen);
+    if let Err(error) = &outcome {
+        tracing::warn!(%error, "undeclared fields could not be adopted; they stay in _extra");
+    }
+    for (tenant, report) in done.iter_mut().filter(|(t, _)| evolves(t)) {
+        for (name, r) in &mut report.resources {
+            let met: Vec<&adopt::Adopted> = match &outcome {
+                Ok(adopted) => adopted.iter().filter(|a| a.was_met(name, &r.drift)).collect(),
+                Err(error) if seen.is_adoptable(&world.config.provider, name, &r.drift) => {
+                    r.notes.push(format!("undeclared fields could not be adopted: {error}"));
+                    continue;
+                }
+                Err(_) => continue,
+            };
+            if !met.is_empty() {
+                let columns: Vec<String> = met.iter().map(ToString::to_string).collect();
+                tracing::info!(%tenant, resource = %name, columns = columns.len(), "undeclared fields become columns of the next run");
+                r.notes.push(format!("columns of the next run, in {}: {}", adopt::EVOLVED, columns.join(", ")));
+            }
+        }
+    }
 }
 
 /// What the newest run of a tenant left for `status`.
@@ -631,6 +680,11 @@ impl TenantRun {
     fn privacy<'a>(&self, names: impl Iterator<Item = &'a ResourceName>) -> BTreeMap<ResourceName, String> {
         let prints = names.map(|name| (name.clone(), Rules::fingerprint(self.rules.get(name))));
         prints.filter(|(_, print)| !print.is_empty()).collect()
+    }
+
+    /// Whether anything that the catalogue does not expect is a failure.
+    fn is_frozen(&self) -> bool {
+        self.config().tenant(&self.tenant).schema == Schema::Freeze
     }
 
     /// Whether somebody asked for these resources by name, so that one that is not granted is a failure.
@@ -1080,6 +1134,16 @@ fn mix(before: &mut BTreeMap<ResourceName, String>, now: &BTreeMap<ResourceName,
             before.insert(name, MIXED.to_owned());
         }
     }
+}
+
+/// What was met of a frozen resource, as its failure.
+fn frozen(run: &TenantRun, resource: &ResourceName, drift: &Drift, unit: &'static str) -> SyncError {
+    let all: Vec<String> = drift.iter().map(|(place, found, kind, _)| format!("{kind} {place} ({found})")).collect();
+    let mut what = all.iter().take(FROZEN_TOLD).cloned().collect::<Vec<_>>().join(", ");
+    if all.len() > FROZEN_TOLD {
+        what += &format!(" and {} more", all.len() - FROZEN_TOLD);
+    }
+    SyncError::Frozen { tenant: run.tenant.clone(), resource: resource.clone(), what, unit }
 }
 
 fn drift_counts(drift: &Drift) -> Vec<DriftCount> {

@@ -38,6 +38,7 @@ pub fn code(error: &SyncError) -> ExitCode {
         SyncError::NotGranted { .. }
         | SyncError::Hidden { .. }
         | SyncError::MassDelete { .. }
+        | SyncError::Frozen { .. }
         | SyncError::Parents { .. } => ExitCode::Partial,
         SyncError::Died { .. } | SyncError::Rows { .. } => ExitCode::Bug,
     }

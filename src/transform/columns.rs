@@ -548,7 +548,7 @@ impl<'de> Visitor<'de> for First<'_, 'de> {
 }
 
 /// `-?[1-9][0-9]*|0` within 64 bits.
-fn canonical(text: &str) -> Option<i64> {
+pub(super) fn canonical(text: &str) -> Option<i64> {
     let digits = text.strip_prefix('-').unwrap_or(text).as_bytes();
     match digits {
         [b'0'] => (text == "0").then_some(0),

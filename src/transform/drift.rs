@@ -3,8 +3,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use super::columns::canonical;
+
 /// Most distinct places that are counted apart; a provider that uses ids as keys would otherwise fill the report.
 const MAX_PLACES: usize = 256;
+/// Epoch milliseconds of 2005 to 2100: before, nobody recruited online; and hardly any other number is as large.
+const EPOCH_MS: std::ops::Range<i64> = 1_104_537_600_000..4_102_444_800_000;
 /// Longest key that is shown in a place.
 const MAX_KEY_CHARS: usize = 64;
 
@@ -33,7 +37,11 @@ pub enum JsonType {
     Null,
     /// `true` or `false`
     Bool,
-    /// A number.
+    /// A whole number within 64 bits that is no [`JsonType::Epoch`].
+    Integer,
+    /// A whole number that is a time of this century in epoch milliseconds, from 2005 to 2100.
+    Epoch,
+    /// Any other number.
     Number,
     /// A string.
     String,
@@ -52,7 +60,11 @@ impl JsonType {
             Some(b'[') => Self::Array,
             Some(b't' | b'f') => Self::Bool,
             Some(b'n') | None => Self::Null,
-            Some(_) => Self::Number,
+            Some(_) => match canonical(json) {
+                Some(n) if EPOCH_MS.contains(&n) => Self::Epoch,
+                Some(_) => Self::Integer,
+                None => Self::Number,
+            },
         }
     }
 }
@@ -62,6 +74,8 @@ impl fmt::Display for JsonType {
         f.write_str(match self {
             Self::Null => "null",
             Self::Bool => "bool",
+            Self::Integer => "integer",
+            Self::Epoch => "epoch",
             Self::Number => "number",
             Self::String => "string",
             Self::Array => "array",

@@ -209,7 +209,7 @@ fn hostile_values_lose_nothing() {
         misfit number at /f: 1
     "f":9007199254740993
         {"id":"1"}  extra {"/f":9007199254740993}
-        misfit number at /f: 1
+        misfit integer at /f: 1
     "f":18446744073709551616
         {"f":1.8446744073709552e+19,"id":"1"}  extra -
     "f":0.1
@@ -224,7 +224,7 @@ fn hostile_values_lose_nothing() {
         misfit number at /ts: 1
     "ts":9223372036854775807
         {"id":"1"}  extra {"/ts":9223372036854775807}
-        misfit number at /ts: 1
+        misfit integer at /ts: 1
     "tl":"1719073600001"
         {"id":"1","tl":1719073600001}  extra -
     "tl":"2024-06-22T16:26:40Z"
@@ -235,7 +235,7 @@ fn hostile_values_lose_nothing() {
         misfit string at /tl: 1
     "t":1
         {"id":"1"}  extra {"/t":1}
-        misfit number at /t: 1
+        misfit integer at /t: 1
     "t":1.50
         {"id":"1"}  extra {"/t":1.50}
         misfit number at /t: 1
@@ -266,7 +266,7 @@ fn hostile_values_lose_nothing() {
         misfit string at /lt: 1
     "lt":["x",1,{"y":2}]
         {"id":"1","lt":["x",null,null]}  extra {"/lt/1":1,"/lt/2":{"y":2}}
-        misfit number at /lt/*: 1
+        misfit integer at /lt/*: 1
         misfit object at /lt/*: 1
     "lt":null
         {"id":"1"}  extra -
@@ -277,7 +277,7 @@ fn hostile_values_lose_nothing() {
         misfit string at /li/*: 1
     "lr":["a",{"id":"b"},3]
         {"id":"1","lr":["a","b",null]}  extra {"/lr/1":{"id":"b"},"/lr/2":3}
-        misfit number at /lr/*: 1
+        misfit integer at /lr/*: 1
         undeclared object at /lr/*: 1
     "o":[1]
         {"id":"1"}  extra {"/o":[1]}
@@ -286,12 +286,12 @@ fn hostile_values_lose_nothing() {
         {"id":"1","o":{}}  extra -
     "o":{"y":1,"z":"new","a/b~c":0}
         {"id":"1","o":{"y":1}}  extra {"/o/z":"new","/o/a~1b~0c":0}
-        undeclared number at /o/a~1b~0c: 1
+        undeclared integer at /o/a~1b~0c: 1
         undeclared string at /o/z: 1
     "lo":[{"q":1},null,5,{"n":"8","x":"e"}]
         {"id":"1","lo":[{},null,null,{"n":8,"x":"e"}]}  extra {"/lo/0/q":1,"/lo/2":5}
-        misfit number at /lo/*: 1
-        undeclared number at /lo/*/q: 1
+        misfit integer at /lo/*: 1
+        undeclared integer at /lo/*/q: 1
     "nu":null,"_extra":{"deep":[1.0]}
         {"id":"1"}  extra {"/nu":null,"/_extra":{"deep":[1.0]}}
         undeclared object at /_extra: 1
@@ -302,7 +302,7 @@ fn hostile_values_lose_nothing() {
     "u":1,"o":{"x":"a","x":"b"}
         {"id":"1","o":{"x":"a"}}  extra {"/u":1,"/o/x":"b"}
         undeclared string at /o/x: 1
-        undeclared number at /u: 1
+        undeclared integer at /u: 1
     "#);
 }
 
@@ -477,8 +477,8 @@ fn applications_are_taken_out_of_their_opportunities() {
     {"createdAt":5000,"id":"o5"}  extra -
     {"createdAt":6000,"id":"o6"}  extra {"/applications":"a9"}
     misfit string at /applications: 1
-    misfit number at /applications/*: 1
-    undeclared number at /applications/*/newField: 1
+    misfit integer at /applications/*: 1
+    undeclared integer at /applications/*/newField: 1
     misfit string at /applications/*/opportunityId: 1
     "#);
 }

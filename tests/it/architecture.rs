@@ -13,6 +13,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
+            "adopt",
             "auth",
             "catalog",
             "check",
@@ -20,6 +21,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
             "connect",
             "demo",
             "disconnect",
+            "infer",
             "keepalive",
             "report",
             "sandbox",
@@ -36,12 +38,28 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     // It looks at what a sync looks at, asks as a sync asks, and judges as a sync judges.
     ("check", &["auth", "catalog", "config", "extract", "http", "report", "state", "store", "sync"]),
     ("verify", &["auth", "catalog", "load", "report", "state", "store", "sync"]),
+    // Catalogue lines for what drifted, and for what nobody has declared: it asks as a sync asks, of a lake that a sync made.
+    ("adopt", &["catalog", "report", "state"]),
+    ("infer", &["auth", "catalog", "extract", "http", "load", "state", "sync"]),
     ("keepalive", &["auth", "report", "state", "status", "sync"]),
     ("disconnect", &["auth", "state", "store", "sync"]),
     // The one place where the stages meet.
     (
         "sync",
-        &["auth", "catalog", "config", "extract", "http", "load", "plan", "report", "state", "store", "transform"],
+        &[
+            "adopt",
+            "auth",
+            "catalog",
+            "config",
+            "extract",
+            "http",
+            "load",
+            "plan",
+            "report",
+            "state",
+            "store",
+            "transform",
+        ],
     ),
     // The stages.
     ("plan", &["catalog", "state"]),
