@@ -154,7 +154,10 @@ enum Found {
 fn ours(path: &Path) -> io::Result<Found> {
     let meta = match std::fs::symlink_metadata(path) {
         Ok(meta) => meta,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
+        // Below a file there is nothing of ours, either: it is the folder that is wrong, and the sync says so.
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(Found::Nothing);
+        }
         Err(e) => return Err(e),
     };
     if !meta.is_file() || meta.len() > MOST_BYTES || !is_ours(&meta) {

@@ -276,7 +276,12 @@ impl Doctor<'_> {
         let end = self.peek(session, first, &expands).await;
         let hopeless = match &end {
             Err(ExtractError::WrongHost { .. }) => true,
-            Err(ExtractError::Auth(AuthError::Http(e))) => !matches!(e.cause, Cause::Status(_) | Cause::Nonsense(_)),
+            // The limit is the account's: one that stays used up is so for all.
+            Err(ExtractError::Auth(AuthError::Http(e))) => match e.cause {
+                Cause::Status(status) => status == 429,
+                Cause::Nonsense(_) => false,
+                _ => true,
+            },
             Err(ExtractError::Auth(_)) => true,
             _ => false,
         };

@@ -544,6 +544,17 @@ async fn a_scratch_folder_that_cannot_be_made_is_told() {
     error: acme: make the scratch folder /proc/no/such failed: No such file or directory (os error 2)
     hint: what was committed before is safe; when the cause is mended run again, it resumes
     ");
+    // Nor below a file; nobody is told that tokens wait there.
+    let mut config = (*bench.world.config).clone();
+    std::fs::write(bench.dir.path().join("a-file"), "").unwrap();
+    config.scratch = bench.dir.path().join("a-file/folder");
+    bench.world.config = Arc::new(config);
+    let report = bench.sync_with(Options::default()).await;
+    assert_eq!(report.code, ExitCode::Storage);
+    insta::assert_snapshot!(told(&bench, &report), @"
+    error: acme: make the scratch folder DIR/a-file/folder failed: Not a directory (os error 20)
+    hint: what was committed before is safe; when the cause is mended run again, it resumes
+    ");
 }
 
 #[tokio::test(start_paused = true)]

@@ -826,3 +826,16 @@ async fn a_provider_that_is_slower_than_the_burst_is_waited_for() {
     assert_eq!((checkup.exit, rows(&checkup, "resource", Outcome::Fail)), (0, 0), "{}", checkup.table());
     assert!(bench.control.stats().refused_429 > 0, "it met a 429");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_that_stays_used_up_is_told_once() {
+    let bench = connected().await;
+    bench.control.fault(fault("GET /v1/", 0, 0, status(429)));
+    bench.control.reset_stats();
+    let checkup = looked(&bench).await;
+    assert_eq!(checkup.code, ExitCode::Provider, "{}", told(&bench, &checkup));
+    assert_eq!((rows(&checkup, "resource", Outcome::Fail), rows(&checkup, "resource", Outcome::Ok)), (1, 0));
+    let asked = bench.control.stats().requests;
+    let data = asked.keys().filter(|route| route.starts_with("GET /v1/")).count();
+    assert_eq!(data, 1, "nothing but the first was asked for: {asked:?}");
+}

@@ -416,6 +416,7 @@ async fn a_tenant_is_kept_alive_watched_and_let_go_from_the_command_line() {
     for args in [
         &["sync", "--tenant", "akme"][..],
         &["sync", "--dry-run", "--tenant", "acme", "--tenant", "akme"],
+        &["plan", "--tenant", "akme"],
         &["keepalive", "--tenant", "akme"],
         &["status", "akme"],
         &["status", "akme", "--check"],

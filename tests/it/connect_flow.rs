@@ -29,7 +29,7 @@ async fn bench() -> Bench {
 }
 
 /// Where the browser ends when `account` accepts, or nobody does.
-async fn answer(link: &Url, account: Option<&str>) -> Url {
+pub async fn answer(link: &Url, account: Option<&str>) -> Url {
     let browser = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
     let response = match account {
         Some(account) => {

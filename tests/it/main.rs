@@ -29,6 +29,7 @@ mod rate_limit;
 mod registration;
 mod requests;
 mod secrets_unprinted;
+mod signals;
 mod tenants_apart;
 mod token_refresh;
 mod tombstones;
