@@ -83,7 +83,7 @@ enum Command {
     Keepalive(keepalive::Keepalive),
     /// Let a tenant go: revoke its grant, forget its tokens, and erase its lake if asked to
     Disconnect(disconnect::Disconnect),
-    /// What can be read: resources, scopes, modes; of one resource its columns; and resources of your own
+    /// What can be read: resources, scopes, modes; of one resource its columns
     Catalog(catalog::Catalog),
     /// Lay a table anew after its granularity was changed in the configuration
     Relay {

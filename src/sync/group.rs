@@ -811,7 +811,7 @@ impl Group {
         };
         self.parts[0].report.notes.extend(self.skipped.take());
         let mut failure = self.failure;
-        let drift = drift_counts(&self.drift);
+        let (run, drift) = (self.run, drift_counts(&self.drift));
         let mut all = Vec::new();
         for (i, part) in self.parts.into_iter().enumerate() {
             let mut report = part.report;
@@ -819,6 +819,7 @@ impl Group {
             report.rows = part.partitions.values().map(|p| p.living).sum();
             if i == 0 {
                 report.quarantined = self.quarantined;
+                report.frozen = run.is_frozen() && !drift.is_empty();
                 report.drift.clone_from(&drift);
                 report.cursor = part.last.as_ref().and_then(|l| l.body.cursor());
             }
