@@ -13,7 +13,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use crate::catalog::{
-    self, CatalogError, Column, ColumnType, Mode, Names, Proposed, Provider, Resource, extension, is_time_like,
+    self, CatalogError, Column, ColumnType, Mode, Names, Proposed, Provider, Resource, extension, may_be_time,
 };
 use crate::names::{ResourceName, Tenant};
 use crate::report::DriftCount;
@@ -37,7 +37,10 @@ const HEADER: &str = "\
 
 /// Counts of surprises by resource, place and kind: which types were found how often.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Seen(BTreeMap<ResourceName, BTreeMap<(String, String), BTreeMap<String, u64>>>);
+pub struct Seen(BTreeMap<ResourceName, Places>);
+
+/// By place and kind, how often each type was found.
+type Places = BTreeMap<(String, String), BTreeMap<String, u64>>;
 
 impl Seen {
     /// Adds what a run counted of a resource.
@@ -91,7 +94,7 @@ impl Adoption {
 #[must_use]
 pub fn propose(provider: &Provider, seen: &Seen) -> Vec<Adoption> {
     // Several places may concern one table: its own records, and those in its parent's.
-    let mut tables: BTreeMap<&ResourceName, BTreeMap<(String, String), BTreeMap<String, u64>>> = BTreeMap::new();
+    let mut tables: BTreeMap<&ResourceName, Places> = BTreeMap::new();
     for (name, places) in &seen.0 {
         let Some(listed) = provider.resource(name.as_str()) else { continue };
         for ((place, kind), found) in places {
@@ -109,15 +112,18 @@ pub fn propose(provider: &Provider, seen: &Seen) -> Vec<Adoption> {
         let mut adoption = Adoption { resource: name.clone(), columns: Vec::new(), rest: Vec::new() };
         for ((place, kind), found) in places {
             match judged(resource, &place, &kind, &found) {
-                Judged::Column(source, ty) => {
+                None => {}
+                Some(Judged::Column(source, ty)) => {
                     let column =
                         Column { source: source.clone(), sensitive: true, ..Column::plain(&names.name(&source), ty) };
                     adoption.columns.push(Proposed { column, note: said(&found) });
                 }
-                Judged::Rest(why) => adoption.rest.push(format!("{place}: {}; {why}", said(&found))),
+                Some(Judged::Rest(why)) => adoption.rest.push(format!("{place}: {}; {why}", said(&found))),
             }
         }
-        all.push(adoption);
+        if !adoption.columns.is_empty() || !adoption.rest.is_empty() {
+            all.push(adoption);
+        }
     }
     all
 }
@@ -142,7 +148,8 @@ enum Judged {
     Rest(String),
 }
 
-fn judged(resource: &Resource, place: &str, kind: &str, found: &BTreeMap<String, u64>) -> Judged {
+/// What can be done about one place; `None` where it is done by now.
+fn judged(resource: &Resource, place: &str, kind: &str, found: &BTreeMap<String, u64>) -> Option<Judged> {
     let tokens: Vec<String> = place.split('/').skip(1).map(|t| t.replace("~1", "/").replace("~0", "~")).collect();
     let top = tokens.first().map_or("", String::as_str);
     let declared = resource.columns.iter().find(|c| c.source == top);
@@ -150,20 +157,19 @@ fn judged(resource: &Resource, place: &str, kind: &str, found: &BTreeMap<String,
     if kind != "undeclared" {
         let ty =
             declared.map_or_else(|| "declared otherwise".to_owned(), |c| format!("declared in `{}`: {}", c.name, c.ty));
-        return Judged::Rest(format!(
+        return Some(Judged::Rest(format!(
             "{ty}, and a column keeps its type for ever: {stays}, where `json_extract` finds it; a resource of your own, under another name, may declare `json`"
-        ));
+        )));
     }
     if place == "/*" {
-        return Judged::Rest(format!("more places than are told apart; are ids used for keys? {stays}"));
+        return Some(Judged::Rest(format!("more places than are told apart; are ids used for keys? {stays}")));
     }
-    match (declared, tokens.as_slice()) {
+    Some(match (declared, tokens.as_slice()) {
         (Some(c), [_]) if found.keys().any(|f| f == "object") && matches!(c.ty, ColumnType::Ref) => Judged::Rest(
             format!("an object where `{}` takes an id: its id is in the column, the rest of {stays}", c.name),
         ),
-        (Some(c), [_]) => {
-            Judged::Rest(format!("a record has it more than once: `{}` takes the first, the rest of {stays}", c.name))
-        }
+        // Adopted since that report. (Or twice in one record: then the second is in `_extra`, and no line changes that.)
+        (Some(_), [_]) => return None,
         (Some(c), _) => Judged::Rest(format!(
             "inside `{}`, whose fields are one type for ever, so it cannot be added there: {stays}",
             c.name
@@ -173,7 +179,7 @@ fn judged(resource: &Resource, place: &str, kind: &str, found: &BTreeMap<String,
             None => Judged::Rest(format!("never with a value, so its type is not known: {stays}")),
         },
         (None, _) => Judged::Rest(format!("its key is too long to be told: {stays}")),
-    }
+    })
 }
 
 /// The narrowest type that takes all that was found; `None` when that was nothing but null.
@@ -183,7 +189,7 @@ fn adopted_type(source: &str, found: &BTreeMap<String, u64>) -> Option<ColumnTyp
     Some(match () {
         () if types.is_empty() => return None,
         () if all(&["bool"]) => ColumnType::Bool,
-        () if all(&["epoch"]) && is_time_like(source) => ColumnType::Timestamp { lenient: true },
+        () if all(&["epoch"]) && may_be_time(source) => ColumnType::Timestamp { lenient: true },
         () if all(&["epoch", "integer"]) => ColumnType::Int { lenient: false },
         // Also what older reports call by one name.
         () if all(&["epoch", "integer", "number"]) => ColumnType::Float,

@@ -197,6 +197,9 @@ pub struct ResourceReport {
     /// Of children: whose they are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parents: Option<ParentsReport>,
+    /// Whether its schema is frozen and it met surprises: what held them was not loaded.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub frozen: bool,
     /// Surprises.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub drift: Vec<DriftCount>,
@@ -405,8 +408,9 @@ impl Report {
                         .take(5)
                         .map(|d| format!("{} {} {} ×{}", d.kind, d.place, d.found, d.count))
                         .collect();
+                    let kept = if r.frozen { "whose records were not loaded" } else { "kept in _extra" };
                     all.push(format!(
-                        "note: {tenant}/{resource}: fields that the catalogue does not expect, kept in _extra: {}",
+                        "note: {tenant}/{resource}: fields that the catalogue does not expect, {kept}: {}",
                         kinds.join(", ")
                     ));
                 }

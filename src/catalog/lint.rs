@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
-use super::parse::{CatalogError, Entry, Faults, RawFile, Source, examine, toml_files};
+use super::parse::{CatalogError, Entry, Faults, RawFile, Source, examine_all, resource, toml_files};
 use super::propose::{is_personal, is_time_like};
 use super::{Column, ColumnType, Mode, Provider, Resource, describe};
 
@@ -153,7 +153,15 @@ fn look(sources: &[Source], asked: &[String], mut linted: BTreeMap<String, Linte
             Err(_) => recovered(source, &mut faults, &mut left_out),
         });
     }
-    let (entries, provider) = examine(sources, &files, &left_out.damaged, &mut faults);
+    let mut replaced = Vec::new();
+    let (entries, provider) = examine_all(sources, &files, &left_out.damaged, &mut replaced, &mut faults);
+    // A resource whose place another takes would have its mistakes all the same.
+    replaced.retain(|e| sources.first().is_none_or(|embedded| !std::ptr::eq(e.source, embedded)));
+    for entry in &replaced {
+        if let Some(provider) = &provider {
+            resource(entry, &provider.oauth, &mut faults);
+        }
+    }
     for e in faults.0 {
         if left_out.explains(&e) {
             continue;
@@ -168,6 +176,13 @@ fn look(sources: &[Source], asked: &[String], mut linted: BTreeMap<String, Linte
         one.extends = file.extend.len();
         one.columns = file.resource.iter().map(|r| r.get_ref().columns.len()).sum::<usize>()
             + file.extend.iter().map(|e| e.columns.len()).sum::<usize>();
+        for entry in replaced.iter().filter(|e| std::ptr::eq(e.source, source)) {
+            let by =
+                entries.iter().find(|e| e.name() == entry.name()).map_or("another file", |e| e.source.name.as_str());
+            let message = format!("resource `{}`: {by} has one of this name, which takes its place", entry.name());
+            let hint = "files are read in the order of their names, and the last one counts: give one another name";
+            one.warnings.push(finding(source.fault(entry.raw.get_ref().name.span(), message, Some(hint.into()))));
+        }
         let Some(provider) = &provider else { continue };
         for entry in &entries {
             let Some(resource) = provider.resource(entry.name()) else { continue };
@@ -600,7 +615,7 @@ columns = [{ name = "email", type = "text" }]
         error: mine.toml:37:8: key `name`: there is no resource `user` to extend
           hint: did you mean `users`?
         error: mine.toml:42:21: column `email`: this name is there already
-          hint: the resource has it itself: remove it here
+          hint: the resource has it itself, or another file adds it: remove it here
         warning: mine.toml:22:8: resource `of_hooks`: it does not say what it is
           hint: add `about = "…"`: `hirelake catalog` shows it
         warning: mine.toml:30:8: resource `parts`: it does not say what it is

@@ -485,7 +485,7 @@ impl Faults {
 fn assemble(sources: &[Source]) -> Result<Provider, CatalogError> {
     let files = sources.iter().map(Source::parse).collect::<Result<Vec<_>, _>>()?;
     let mut faults = Faults::default();
-    let (_, provider) = examine(sources, &files, &BTreeSet::new(), &mut faults);
+    let provider = examine(sources, &files, &mut faults);
     match (faults.0.into_iter().next(), provider) {
         (None, Some(provider)) => Ok(provider),
         (Some(first), _) => Err(first),
@@ -493,12 +493,18 @@ fn assemble(sources: &[Source]) -> Result<Provider, CatalogError> {
     }
 }
 
-/// Makes a provider of the files, or finds every mistake in them. Of `damaged` resources something was left out already, so
-/// what ties their parts together is not judged.
-pub(super) fn examine<'a>(
+/// Makes a provider of the files, or finds every mistake in them.
+fn examine(sources: &[Source], files: &[RawFile], faults: &mut Faults) -> Option<Provider> {
+    examine_all(sources, files, &BTreeSet::new(), &mut Vec::new(), faults).1
+}
+
+/// [`examine`], which also gives the resources whose place those of later files take. Of `damaged` resources something was
+/// left out already, so what ties their parts together is not judged.
+pub(super) fn examine_all<'a>(
     sources: &'a [Source],
     files: &'a [RawFile],
     damaged: &BTreeSet<String>,
+    replaced: &mut Vec<Entry<'a>>,
     faults: &mut Faults,
 ) -> (Vec<Entry<'a>>, Option<Provider>) {
     let Some((first, first_file)) = sources.first().zip(files.first()) else {
@@ -507,7 +513,7 @@ pub(super) fn examine<'a>(
     };
     let Some(oauth) = faults.keep(oauth(first, files)) else { return (Vec::new(), None) };
     let Some(confidential) = faults.keep(confidential(sources, files, &oauth)) else { return (Vec::new(), None) };
-    let entries = entries(sources, files, &first_file.defaults, faults);
+    let entries = entries(sources, files, &first_file.defaults, replaced, faults);
     let (mut resources, mut broken) = (Vec::with_capacity(entries.len()), damaged.clone());
     for entry in &entries {
         match resource(entry, &oauth, faults) {
@@ -721,6 +727,7 @@ fn entries<'a>(
     sources: &'a [Source],
     files: &'a [RawFile],
     embedded: &'a RawDefaults,
+    replaced: &mut Vec<Entry<'a>>,
     faults: &mut Faults,
 ) -> Vec<Entry<'a>> {
     let mut entries: Vec<Entry<'a>> = Vec::new();
@@ -732,7 +739,7 @@ fn entries<'a>(
                 Some(there) if std::ptr::eq(there.source, source) => {
                     faults.0.push(entry.fault(name, "this file has it twice", Some("remove one of them".into())));
                 }
-                Some(there) => *there = entry,
+                Some(there) => replaced.push(std::mem::replace(there, entry)),
                 None => entries.push(entry),
             }
             if entries.len() > MAX_RESOURCES {
@@ -757,7 +764,7 @@ fn entries<'a>(
     entries
 }
 
-fn resource(entry: &Entry<'_>, oauth: &OAuthFacts, faults: &mut Faults) -> Option<Resource> {
+pub(super) fn resource(entry: &Entry<'_>, oauth: &OAuthFacts, faults: &mut Faults) -> Option<Resource> {
     let before = faults.0.len();
     let raw = entry.raw.get_ref();
     let name = raw.name.get_ref().parse();
@@ -845,7 +852,7 @@ fn path(entry: &Entry<'_>, mode: Option<&Mode>) -> Result<String, CatalogError> 
 fn grown(e: CatalogError) -> CatalogError {
     match e {
         CatalogError::Invalid { file, line, column, message, hint: None } if message.contains("already") => {
-            let hint = Some("the resource has it itself: remove it here".to_owned());
+            let hint = Some("the resource has it itself, or another file adds it: remove it here".to_owned());
             CatalogError::Invalid { file, line, column, message, hint }
         }
         e => e,

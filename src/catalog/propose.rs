@@ -8,7 +8,7 @@ use super::parse::{MAX_NAME_BYTES, camel_case};
 use super::{ByDefault, Column, ColumnType, Mode, Paging, Resource};
 
 /// Words that say of a field that it is about a person.
-const PERSONAL: [&str; 33] = [
+const PERSONAL: [&str; 34] = [
     "address",
     "addresses",
     "birth",
@@ -28,6 +28,7 @@ const PERSONAL: [&str; 33] = [
     "headline",
     "lastname",
     "linkedin",
+    "links",
     "mail",
     "mobile",
     "nationality",
@@ -74,9 +75,17 @@ pub fn is_personal(name: &str) -> bool {
     !only_about && (has(&PERSONAL) || words == ["name"] || words.iter().any(|w| w == "name") && has(&OF_A_PERSON))
 }
 
-/// Whether a field's name says that it holds a time.
+/// Whether a field whose numbers could be times may hold times, by its name.
 #[must_use]
-pub fn is_time_like(name: &str) -> bool {
+pub fn may_be_time(name: &str) -> bool {
+    let words = words(name);
+    let last = words.last().map_or("", String::as_str);
+    is_time_like(name)
+        || matches!(last, "begin" | "deadline" | "due" | "end" | "expires" | "expiry" | "since" | "start")
+}
+
+/// Whether a field's name says that it holds a time.
+pub(super) fn is_time_like(name: &str) -> bool {
     let words = words(name);
     let last = words.last().map_or("", String::as_str);
     matches!(last, "at" | "until" | "time" | "timestamp") || words.iter().any(|w| w == "date")

@@ -87,7 +87,7 @@ enum Command {
     Disconnect(disconnect::Disconnect),
     /// Read a tenant's lake back and judge it, or prove that a person was erased from it
     Verify(verify::Verify),
-    /// What can be read: resources, scopes, modes; of one resource its columns; and resources of your own
+    /// What can be read: resources, scopes, modes; of one resource its columns
     Catalog(catalog::Catalog),
     /// Lay a table anew after its granularity was changed in the configuration
     Relay {

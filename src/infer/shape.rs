@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
-use crate::catalog::{Column, ColumnType, Names, Proposed, is_personal, is_time_like};
+use crate::catalog::{Column, ColumnType, Names, Proposed, is_personal, may_be_time};
 
 /// Structs inside each other that are proposed; what nests deeper is read more easily out of JSON.
 const MOST_DEPTH: usize = 3;
@@ -190,7 +190,7 @@ impl Shape {
         Some(match () {
             () if all == 0 => return None,
             () if self.bools == all => ColumnType::Bool,
-            () if self.epochs + self.epoch_digits == all && is_time_like(name) => {
+            () if self.epochs + self.epoch_digits == all && may_be_time(name) => {
                 ColumnType::Timestamp { lenient: true }
             }
             () if self.ints == all => ColumnType::Int { lenient: false },

@@ -554,6 +554,7 @@ impl Children {
         }
         self.report.rows = self.commit.living();
         self.report.quarantined = self.quarantined;
+        self.report.frozen = self.run.is_frozen() && !self.drift.is_empty();
         self.report.drift = drift_counts(&self.drift);
         self.report.parents = Some(self.parents);
         let now = self.run.privacy(std::iter::once(&name));

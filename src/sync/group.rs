@@ -885,7 +885,7 @@ impl Group {
         let mut failure = self.failure;
         // A load under way is on its way to bring every row to today's.
         let written = self.commit.privacy_of_load.as_ref().unwrap_or(&self.commit.privacy);
-        let drift = drift_counts(&self.drift);
+        let (run, drift) = (self.run, drift_counts(&self.drift));
         let mut all = Vec::new();
         for (i, part) in self.parts.into_iter().enumerate() {
             let mut report = part.report;
@@ -893,6 +893,7 @@ impl Group {
             report.rows = part.partitions.values().map(|p| p.living).sum();
             if i == 0 {
                 report.quarantined = self.quarantined;
+                report.frozen = run.is_frozen() && !drift.is_empty();
                 report.drift.clone_from(&drift);
                 report.cursor = part.last.as_ref().and_then(|l| l.body.cursor());
             }

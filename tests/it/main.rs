@@ -7,6 +7,7 @@
 mod architecture;
 mod bad_input;
 mod budget;
+mod catalog;
 mod check;
 mod children;
 mod cli;
@@ -14,6 +15,7 @@ mod connect_flow;
 mod connect_page;
 mod crash_recovery;
 mod disconnect;
+mod drift;
 mod grants_survive;
 mod harness;
 mod incremental;

@@ -208,12 +208,12 @@ async fn surprises_are_kept_and_counted_by_type_and_never_told_by_value() {
     opportunities: undeclared /favouriteColour string 1
     opportunities: misfit /headline object 1
     opportunities: misfit /snoozedUntil string 1
-    opportunities: misfit /tags/* number 1
+    opportunities: misfit /tags/* integer 1
     opportunities: misfit /tags/* object 1
     users: misfit /email array 1
     ");
     insta::assert_snapshot!(told(&bench, &report), @"
-    note: acme/opportunities: fields that the catalogue does not expect, kept in _extra: undeclared /archived/mood string ×1, undeclared /favouriteColour string ×1, misfit /headline object ×1, misfit /snoozedUntil string ×1, misfit /tags/* number ×1
+    note: acme/opportunities: fields that the catalogue does not expect, kept in _extra: undeclared /archived/mood string ×1, undeclared /favouriteColour string ×1, misfit /headline object ×1, misfit /snoozedUntil string ×1, misfit /tags/* integer ×1
     note: acme/users: fields that the catalogue does not expect, kept in _extra: misfit /email array ×1
     ");
 }
