@@ -75,6 +75,7 @@ async fn help_says_what_there_is() {
       status       How every tenant stands: grant, last run, rows, cursors; a verdict for monitors
       keepalive    Refresh the grants that would die unused: for a weekly cron
       disconnect   Let a tenant go: revoke its grant, forget its tokens, and erase its lake if asked to
+      verify       Read a tenant's lake back and judge it, or prove that a person was erased from it
       catalog      What can be read: resources, scopes, modes; of one resource its columns
       relay        Lay a table anew after its granularity was changed in the configuration
       vault        The keys under which tokens are sealed
