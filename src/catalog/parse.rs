@@ -1941,7 +1941,7 @@ mod tests {
         mine/x.toml:2:8: key `name`: there is no resource `user` to extend
         hint: did you mean `users`?
         mine/x.toml:3:21: column `email`: this name is there already
-        hint: the resource has it itself: remove it here
+        hint: the resource has it itself, or another file adds it: remove it here
         mine/x.toml:2:12: key `api_base`: only https is used, and http on the own machine
         hint: give an address such as `https://api.lever.co/v1`
         mine/x.toml:2:10: key `hosts`: `https://lever.co` is not a host; expected one such as `lever.co`
