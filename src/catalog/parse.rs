@@ -1760,7 +1760,7 @@ mod tests {
     #[test]
     fn the_mark_of_who_was_anonymized_is_a_bool() {
         let error = with(&case(&[("anonymized", "\"id\"")])).unwrap_err().to_string();
-        assert!(error.contains("key `anonymized`: column `id` must be `bool`"), "{error}");
+        assert!(error.contains("key `anonymized`: column `id` is `text`; expected `bool`"), "{error}");
         let provider = embedded().unwrap();
         let marked: Vec<_> =
             provider.resources.iter().filter(|r| r.anonymized.is_some()).map(|r| r.name.as_str()).collect();
