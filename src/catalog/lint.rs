@@ -593,7 +593,7 @@ columns = [{ name = "email", type = "text" }]
 "#), @r#"
         error: mine.toml:4:8: resource `hooks`: key `path`: expected a path such as `/users`, not `hooks`
           hint: begin with `/`; no `..`, no query, no slash at the end
-        error: mine.toml:5:1: unknown key `scop`; expected one of `name`, `about`, `path`, `item`, `scope`, `query`, `expand`, `records`, `paging`, `mode`, `cursor`, `load`, `bare`, `of`, `from`, `field`, `key`, `parent`, `partition`, `columns`, `default`, `keep_extra`, `span`, `content_key`, `dormant`, `absent_is_empty`, `skip`, `content`
+        error: mine.toml:5:1: unknown key `scop`; expected one of `name`, `about`, `path`, `item`, `scope`, `query`, `expand`, `records`, `paging`, `mode`, `cursor`, `load`, `bare`, `of`, `from`, `field`, `key`, `parent`, `partition`, `columns`, `default`, `keep_extra`, `span`, `content_key`, `dormant`, `anonymized`, `absent_is_empty`, `skip`, `confidential`, `secret`, `content`
           hint: did you mean `scope`?
         error: mine.toml:6:8: resource `hooks`: key `mode`: expected `incremental`, `full`, `tombstones`, `extracted` or `children`, not `ful`
           hint: did you mean `full`?
@@ -601,8 +601,8 @@ columns = [{ name = "email", type = "text" }]
           hint: did you mean `text`?
         error: mine.toml:9:12: column `Url`: expected snake_case of at most 63 letters, digits and `_`
           hint: give the wire name as `source`
-        error: mine.toml:9:34: unknown key `colour`; expected one of `name`, `type`, `source`, `sensitive`, `volatile`, `from_parent`, `also`, `about`, `fields`
-        error: mine.toml:10:20: unknown key `typ`; expected one of `name`, `type`, `source`, `sensitive`, `volatile`, `from_parent`, `also`, `about`, `fields`
+        error: mine.toml:9:34: unknown key `colour`; expected one of `name`, `type`, `source`, `sensitive`, `volatile`, `from_parent`, `also`, `about`, `fields`, `class`
+        error: mine.toml:10:20: unknown key `typ`; expected one of `name`, `type`, `source`, `sensitive`, `volatile`, `from_parent`, `also`, `about`, `fields`, `class`
           hint: did you mean `type`?
         error: mine.toml:11:56: column `A`: expected snake_case of at most 63 letters, digits and `_`
           hint: give the wire name as `source`

@@ -1890,8 +1890,8 @@ mod tests {
         mine/x.toml:5:53: resource `things`: column `n`: `from_parent` has a meaning only with modes `extracted` and `children`
         mine/x.toml:5:53: resource `things`: column `tenant` has the name of a partition folder
         hint: rename the column, and give its wire name as `source`
-        mine/x.toml:6:1: unknown key `colour`; expected one of `name`, `about`, `path`, `item`, `scope`, `query`, `expand`, `records`, `paging`, `mode`, `cursor`, `load`, `bare`, `of`, `from`, `field`, `key`, `parent`, `partition`, `columns`, `default`, `keep_extra`, `span`, `content_key`, `dormant`, `absent_is_empty`, `skip`, `confidential`, `secret`, `content`
-        mine/x.toml:6:1: unknown key `scop`; expected one of `name`, `about`, `path`, `item`, `scope`, `query`, `expand`, `records`, `paging`, `mode`, `cursor`, `load`, `bare`, `of`, `from`, `field`, `key`, `parent`, `partition`, `columns`, `default`, `keep_extra`, `span`, `content_key`, `dormant`, `absent_is_empty`, `skip`, `confidential`, `secret`, `content`
+        mine/x.toml:6:1: unknown key `colour`; expected one of `name`, `about`, `path`, `item`, `scope`, `query`, `expand`, `records`, `paging`, `mode`, `cursor`, `load`, `bare`, `of`, `from`, `field`, `key`, `parent`, `partition`, `columns`, `default`, `keep_extra`, `span`, `content_key`, `dormant`, `anonymized`, `absent_is_empty`, `skip`, `confidential`, `secret`, `content`
+        mine/x.toml:6:1: unknown key `scop`; expected one of `name`, `about`, `path`, `item`, `scope`, `query`, `expand`, `records`, `paging`, `mode`, `cursor`, `load`, `bare`, `of`, `from`, `field`, `key`, `parent`, `partition`, `columns`, `default`, `keep_extra`, `span`, `content_key`, `dormant`, `anonymized`, `absent_is_empty`, `skip`, `confidential`, `secret`, `content`
         hint: did you mean `scope`?
         mine/x.toml:5:8: key `mode`: invalid type: integer `3`, expected a string
         mine/x.toml:5:8: resource `things`: key `mode`: expected `incremental`, `full`, `tombstones`, `extracted` or `children`, not `incremntal`

@@ -130,7 +130,7 @@ fn a_mistake_in_a_catalogue_of_ones_own_is_named_with_its_place() {
         said += &format!("{}\n", plain(&e.to_string(), dir.path()));
     }
     insta::assert_snapshot!(said, @"
-    DIR/mine/x.toml:5:1: unknown key `colour`; expected one of `name`, `about`, `path`, `item`, `scope`, `query`, `expand`, `records`, `paging`, `mode`, `cursor`, `load`, `bare`, `of`, `from`, `field`, `key`, `parent`, `partition`, `columns`, `default`, `keep_extra`, `span`, `content_key`, `dormant`, `absent_is_empty`, `skip`
+    DIR/mine/x.toml:5:1: unknown key `colour`; expected one of `name`, `about`, `path`, `item`, `scope`, `query`, `expand`, `records`, `paging`, `mode`, `cursor`, `load`, `bare`, `of`, `from`, `field`, `key`, `parent`, `partition`, `columns`, `default`, `keep_extra`, `span`, `content_key`, `dormant`, `anonymized`, `absent_is_empty`, `skip`, `confidential`, `secret`, `content`
     DIR/mine/x.toml:3:12: the key `type` is missing
     hint: add `type = …` here
     DIR/mine/x.toml:3:36: column `shoe`: key `type`: unknown type `number`; expected one of `text`, `int`, `int(lenient)`, `float`, `bool`, `timestamp`, `timestamp(lenient)`, `json`, `ref`, `struct` or `list<…>` of one

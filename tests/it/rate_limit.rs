@@ -10,8 +10,17 @@ use crate::harness::{Bench, Setup};
 
 /// The pages that the rows themselves ask for: a hundred rows each, rounded up for each listing.
 fn asked_for(bench: &Bench) -> u64 {
-    let listings = bench.world.config.provider.resources.iter().filter(|r| r.mode.word() != "extracted");
-    listings.map(|r| bench.truth("acme", r.name.as_str()).len().div_ceil(100) as u64).sum()
+    let acme = crate::harness::tenant("acme");
+    let listings = bench.world.config.resources(&acme).into_iter().filter(|r| {
+        r.mode.word() != "extracted"
+            && (bench.world.config.tenant(&acme).asks_for(r) || r.name.as_str().starts_with("posting_"))
+    });
+    // Children are asked for one by one.
+    let pages = |r: &hirelake::catalog::Resource, rows: usize| match r.mode.word() {
+        "children" => rows,
+        _ => rows.div_ceil(100),
+    };
+    listings.map(|r| pages(r, bench.truth("acme", r.name.as_str()).len()) as u64).sum()
 }
 
 /// Names of the partition files that differ, and of one table only.
