@@ -36,6 +36,11 @@ pub fn code(error: &SyncError) -> ExitCode {
         SyncError::Store(_) => ExitCode::Storage,
         SyncError::Vault(_) => ExitCode::Configuration,
         SyncError::NotGranted { .. } | SyncError::MassDelete { .. } | SyncError::Parents { .. } => ExitCode::Partial,
+        // The tenant is not busy: most of it was read.
+        SyncError::Part { source, .. } => match code(source) {
+            ExitCode::Busy => ExitCode::Partial,
+            of_the_part => of_the_part,
+        },
         SyncError::Died { .. } | SyncError::Rows { .. } => ExitCode::Bug,
     }
 }
