@@ -622,7 +622,9 @@ impl Auth {
             part,
             Refused::WrongAccount,
             format!("the grant is of another account than that of {whole}, of which it is a part"),
-            format!("have the customer of {whole} consent to {part} too: `hirelake connect {part}`; or take part_of out of its section"),
+            format!(
+                "have the customer of {whole} consent to {part} too: `hirelake connect {part}`; or take part_of out of its section"
+            ),
         )
     }
 
@@ -671,7 +673,8 @@ impl Auth {
         let listing = self.config.resources(tenant).into_iter().find(|r| r.mode == Mode::Full);
         if let Some(resource) = listing {
             let grant = self.first(CredentialKind::ApiKey, None, Vec::new(), None, None);
-            let session = self.session(tenant, lease.clone(), None, None, Some(Open { n: 0, grant, tokens: tokens.clone() }));
+            let session =
+                self.session(tenant, lease.clone(), None, None, Some(Open { n: 0, grant, tokens: tokens.clone() }));
             let query = [("limit".to_owned(), "1".to_owned())];
             let budget = Budget { attempts: 3, ..Budget::PAGE };
             session

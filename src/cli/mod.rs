@@ -92,6 +92,9 @@ enum Command {
         /// … of this app [default: all]
         #[arg(long, requires = "scopes")]
         app: Option<AppName>,
+        /// … of everything that can be read, sensitive things included
+        #[arg(long, requires = "scopes")]
+        all: bool,
     },
     /// Lay a table anew after its granularity was changed in the configuration
     Relay {
@@ -229,9 +232,11 @@ async fn command(args: Args) -> Result<ExitCode, CliError> {
         Command::Status(status_args) => status::status(&world()?, status_args).await,
         Command::Keepalive(keepalive_args) => keepalive::keepalive(world()?, keepalive_args).await,
         Command::Disconnect(disconnect_args) => disconnect::disconnect(&world()?, disconnect_args).await,
-        Command::Catalog { scopes: true, app, .. } => {
-            let config = load()?;
-            registration::scopes(&config, app.as_ref())
+        Command::Catalog { scopes: true, app, all, .. } => {
+            // Where scopes are too many, it is here that one learns what fits.
+            let unchecked = || Config::load_with_scopes_unchecked(args.config.as_deref(), std::env::vars());
+            let config = load().or_else(|_| unchecked().map(Arc::new))?;
+            registration::scopes(&config, app.as_ref(), all)
         }
         Command::Catalog { resource, .. } => {
             let config = load()?;

@@ -304,7 +304,7 @@ pub(super) fn load(
     }
     let raw = Raw::deserialize(Value::Table(table)).map_err(|e| source.refused(&e))?;
     let variables = variables.into_iter().map(|(name, _)| name).collect();
-    let config = Checker { source: &source, variables, warnings: Vec::new() }.config(raw)?;
+    let config = Checker { source: &source, variables, suffice, warnings: Vec::new() }.config(raw)?;
     if suffice { Checker::scopes_suffice(config) } else { Ok(config) }
 }
 
@@ -354,6 +354,8 @@ struct Checker<'a> {
     source: &'a Source,
     /// Those that were laid over the file.
     variables: Vec<String>,
+    /// Whether scopes that are too many are refused.
+    suffice: bool,
     warnings: Vec<String>,
 }
 
@@ -529,8 +531,7 @@ impl Checker<'_> {
         let mut tenants = BTreeMap::new();
         for (name, own) in raw.iter().filter(|(_, t)| t.part_of.is_none()) {
             let section = format!("tenants.{name}");
-            let mut chosen =
-                self.chosen(provider, &section, own.resources.as_ref().or(defaults.resources.as_ref()))?;
+            let mut chosen = self.chosen(provider, &section, own.resources.as_ref().or(defaults.resources.as_ref()))?;
             let mut taken: Vec<(&Resource, &Tenant)> = Vec::new();
             let mut parts = Vec::new();
             for part in families.get(name).into_iter().flatten() {
@@ -619,7 +620,12 @@ impl Checker<'_> {
         ];
         if let Some((key, _)) = set.iter().find(|(_, set)| *set) {
             let what = format!("tenant {name} is a part of {whole} and has no `{key}` of its own");
-            return Err(self.invalid(&section, key, what, format!("write it into [tenants.{whole}]: it is one account")));
+            return Err(self.invalid(
+                &section,
+                key,
+                what,
+                format!("write it into [tenants.{whole}]: it is one account"),
+            ));
         }
         Ok(())
     }
@@ -653,7 +659,9 @@ impl Checker<'_> {
                 Mode::Children { .. } => {
                     (all, format!("`{}` is read for each of `{from}`, which is not among the resources", r.name))
                 }
-                _ => (own, format!("`{}` comes with the records of `{from}`, which is not among the resources", r.name)),
+                _ => {
+                    (own, format!("`{}` comes with the records of `{from}`, which is not among the resources", r.name))
+                }
             };
             if read.iter().any(|p| p.name == *from) {
                 continue;
@@ -791,6 +799,7 @@ impl Checker<'_> {
         }
         let scopes = match raw.scopes.as_deref().map(|s| scopes::parse(provider, s)).transpose() {
             Ok(scopes) => scopes,
+            Err(scopes::ScopeError::TooMany { .. }) if !self.suffice => None,
             Err(e) => {
                 let text = e.to_string();
                 return Err(self.invalid(

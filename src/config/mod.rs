@@ -7,6 +7,7 @@
 
 mod file;
 mod guide;
+mod split;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -25,6 +26,7 @@ use crate::secret::Secret;
 
 pub use file::TEMPLATE;
 pub(crate) use file::duration;
+pub use split::Proposal;
 
 /// Where the configuration is looked for unless something else is said.
 pub const DEFAULT_FILE: &str = "hirelake.toml";

@@ -60,7 +60,8 @@ pub(super) async fn fetch(
             continue;
         }
         let (requests, came) =
-            extract::document(run.session_of(&resource.name), resource, &above, &turn.id, &document.query, urgent).await;
+            extract::document(run.session_of(&resource.name), resource, &above, &turn.id, &document.query, urgent)
+                .await;
         fetched.requests += requests;
         let came = match came {
             Ok(came) => came,

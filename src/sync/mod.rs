@@ -235,6 +235,25 @@ impl World {
         if named.is_empty() { Ok(self.active_tenants().await?) } else { Ok(named.to_vec()) }
     }
 
+    /// Makes sure that a tenant is no part: what a part read lies in its tenant's lake.
+    ///
+    /// # Errors
+    ///
+    /// When it is one.
+    pub fn has_a_lake(&self, tenant: &Tenant) -> Result<(), SyncError> {
+        let whole = self.config.whole(tenant);
+        if whole == tenant {
+            return Ok(());
+        }
+        Err(SyncError::Config(ConfigError::Invalid {
+            place: "--erase-lake".into(),
+            what: format!("{tenant} is a part of {whole} and has no lake of its own"),
+            hint: format!(
+                "`hirelake disconnect {tenant}` forgets its grant; what it read is erased with {whole}: `hirelake disconnect {whole} --erase-lake`"
+            ),
+        }))
+    }
+
     /// The tenants that there are: connected ones and those that the file names.
     ///
     /// # Errors
@@ -668,14 +687,14 @@ impl TenantRun {
         // A table's rows come with their parent's, and its deletions with its feed: naming one means all of them.
         let by = |name: &ResourceName| self.options.resources.contains(name);
         let wished = |r: &Resource| {
-            let child =
-                |(c, _): &(&Resource, _)| matches!(&c.mode, Mode::Extracted { from, .. } if *from == r.name) && by(&c.name);
+            let child = |(c, _): &(&Resource, _)| {
+                matches!(&c.mode, Mode::Extracted { from, .. } if *from == r.name) && by(&c.name)
+            };
             let feed = matches!(&r.mode, Mode::Tombstones { of, .. } if by(of));
             self.options.resources.is_empty() || by(&r.name) || feed || enabled.iter().any(child)
         };
         let mut missing = |r: &Resource, reader: &Tenant, scope: &str| {
-            let error =
-                SyncError::NotGranted { tenant: reader.clone(), resource: r.name.clone(), scope: scope.into() };
+            let error = SyncError::NotGranted { tenant: reader.clone(), resource: r.name.clone(), scope: scope.into() };
             let entry = report.resources.entry(r.name.clone()).or_default();
             entry.mode = r.mode.word().into();
             if self.is_named(reader) {

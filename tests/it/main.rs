@@ -23,6 +23,7 @@ mod lake;
 mod layout;
 mod lookups;
 mod paging;
+mod parts;
 mod program;
 mod rate_limit;
 mod registration;
