@@ -617,13 +617,13 @@ impl Auth {
         )
     }
 
-    pub(super) fn of_another_account(part: &Tenant, whole: &Tenant) -> AuthError {
+    fn of_another_account(part: &Tenant, whole: &Tenant) -> AuthError {
         Self::connect_error(
             part,
             Refused::WrongAccount,
             format!("the grant is of another account than that of {whole}, of which it is a part"),
             format!(
-                "have the customer of {whole} consent to {part} too: `hirelake connect {part}`; or take part_of out of its section"
+                "choose the account of {whole} on the consent page; a customer of its own has no part_of in its section"
             ),
         )
     }

@@ -143,6 +143,16 @@ pub enum AuthError {
         /// Its environment.
         configured_environment: crate::catalog::Environment,
     },
+    /// A part is connected to another account than its tenant.
+    #[error(
+        "tenant {part} is connected to another account than {whole}, of which it is a part\nhint: connect both to one account: `hirelake connect {part}` (with --force where it moves); nothing was read with it, or two accounts would be mixed"
+    )]
+    OtherAccount {
+        /// The part.
+        part: Tenant,
+        /// Its tenant.
+        whole: Tenant,
+    },
     /// The sealed entry does not open.
     #[error("the grant of tenant {tenant} cannot be opened: {source}")]
     Vault {
@@ -358,7 +368,7 @@ impl Auth {
         if let (Some(its), Some(account)) = (session.account().await, whole.account().await)
             && its != account
         {
-            return Err(Self::of_another_account(part, whole.tenant()));
+            return Err(AuthError::OtherAccount { part: part.clone(), whole: whole.tenant().clone() });
         }
         Ok(session)
     }

@@ -232,7 +232,10 @@ mod tests {
                 format!("{} scopes: {}", s.scopes.len(), names.join(" "))
             })
             .collect();
-        insta::assert_snapshot!(told.join("\n"), @"");
+        insta::assert_snapshot!(told.join("\n"), @"
+        20 scopes: opportunities applications contacts users postings stages archive_reasons sources tags requisitions opportunities_deleted applications_deleted postings_deleted disposition_stages requisition_fields feedback_templates form_templates audit_events webhooks feedback files file_actions interviews notes posting_forms posting_users file_contents
+        9 scopes: offers panels referrals resumes forms eeo_responses eeo_responses_pii surveys_diversity resume_contents offer_contents
+        ");
         let shares = split(&provider, &all);
         for share in &shares {
             let needed = needed(&provider, share.resources.iter().copied()).unwrap();

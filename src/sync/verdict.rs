@@ -48,7 +48,10 @@ pub fn code(error: &SyncError) -> ExitCode {
 /// The exit code of a failed authorization.
 pub(super) fn auth(error: &AuthError) -> ExitCode {
     match error {
-        AuthError::NotConnected { .. } | AuthError::Dead { .. } | AuthError::Unauthorized { .. } => ExitCode::Reconnect,
+        AuthError::NotConnected { .. }
+        | AuthError::Dead { .. }
+        | AuthError::Unauthorized { .. }
+        | AuthError::OtherAccount { .. } => ExitCode::Reconnect,
         AuthError::Connect { kind, .. } => match kind {
             Refused::Denied
             | Refused::StateMismatch
