@@ -208,7 +208,7 @@ async fn a_part_is_of_its_tenants_account_and_no_other() {
     let error = bench.connect_to("acme_more", "birch", false).await.unwrap_err();
     assert_snapshot!(error.to_string(), @"
     connecting tenant acme_more failed: the grant is of another account than that of acme, of which it is a part
-    hint: have the customer of acme consent to acme_more too: `hirelake connect acme_more`; or take part_of out of its section
+    hint: choose the account of acme on the consent page; a customer of its own has no part_of in its section
     ");
     let error = bench.connect_to("acme_more", "birch", true).await.unwrap_err();
     assert!(matches!(&error, AuthError::Connect { kind: Refused::WrongAccount, .. }), "{error}");
@@ -228,7 +228,12 @@ async fn a_part_is_of_its_tenants_account_and_no_other() {
     assert!(matches!(&error, AuthError::Connect { kind: Refused::WrongAccount, .. }), "{error}");
     bench.connect_to("acme", "birch", true).await.unwrap();
     let report = bench.sync_with(Options::default()).await;
-    assert_snapshot!(outcomes(&report), @"");
+    assert_snapshot!(outcomes(&report), @"
+    done: applications applications_deleted contacts feedback opportunities opportunities_deleted postings postings_deleted users
+    failed: eeo_responses notes offers stages tags
+    error: acme: tenant acme: what is read with the grant of its part acme_more was not read: tenant acme_more is connected to another account than acme, of which it is a part
+    hint: connect both to one account: `hirelake connect acme_more` (with --force where it moves); nothing was read with it, or two accounts would be mixed
+    ");
     // It follows, by force because it was another account's.
     bench.connect_to("acme_more", "birch", true).await.unwrap();
     bench.sync().await;
@@ -307,7 +312,11 @@ async fn a_part_is_never_synced_alone_and_is_kept_and_shown_and_let_go_by_itself
     assert_eq!(all[&part].part_of, Some(tenant("acme")));
     assert!(all[&part].tables.is_empty() && all[&tenant("acme")].tables.contains_key("notes"));
     assert_eq!(all[&part].grant.as_ref().unwrap().missing_scopes, Vec::<String>::new());
-    assert_snapshot!(status::table(&all), @"");
+    assert_snapshot!(status::table(&all), @"
+    tenant     grant  connected   refreshed         dies unused  dies anyway  last run             rows  oldest cursor     note
+    acme       live   2026-06-15  2026-06-17 08:00  2026-09-15   2027-06-15   2026-06-17 08:00 ok  380   2026-06-17 07:58
+    acme_more  live   2026-06-15  2026-06-17 08:00  2026-09-15   2027-06-15                        0                       part of acme
+    ");
     let told = status::full(&bench.world, &part, &all[&part]);
     assert!(told.contains("part of                acme, and read with it") && !told.contains("never"), "{told}");
     // A table of the part that is behind is acme's trouble.
@@ -330,13 +339,19 @@ async fn a_part_is_never_synced_alone_and_is_kept_and_shown_and_let_go_by_itself
 
     // Letting the part go touches no row.
     let files = bench.files();
-    assert_snapshot!(disconnect::run(&bench.world, &part, true).await.unwrap_err().to_string(), @"");
+    assert_snapshot!(disconnect::run(&bench.world, &part, true).await.unwrap_err().to_string(), @"
+    --erase-lake: acme_more is a part of acme and has no lake of its own
+    hint: `hirelake disconnect acme_more` forgets its grant; what it read is erased with acme: `hirelake disconnect acme --erase-lake`
+    ");
     let done = disconnect::run(&bench.world, &part, false).await.unwrap();
     assert_eq!(done.revoked, Some(hirelake::auth::disconnect::Revoked::Done), "acme's grant is another app's");
     assert_eq!(bench.files(), files);
     bench.connect_to("acme_more", "acme", false).await.unwrap();
     let done = disconnect::run(&bench.world, &tenant("acme"), true).await.unwrap();
-    assert_snapshot!(done.notes().join("\n"), @"");
+    assert_snapshot!(done.notes().join("\n"), @"
+    note: acme_more, a part of it, is connected still and read by nobody now
+    hint: `hirelake disconnect acme_more`
+    ");
     assert!(bench.files().is_empty());
 }
 
@@ -396,7 +411,36 @@ fn what_makes_no_part_is_refused() {
         Err(e) => plain(&e.to_string(), dir.path()),
     })
     .collect();
-    assert_snapshot!(said.join("\n"), @"");
+    assert_snapshot!(said.join("\n"), @r#"
+    DIR/hirelake.toml:14:1: `part_of` is of one tenant and has no default
+    hint: write it into the section of the part
+    DIR/hirelake.toml:14:1: tenant acme is a part of itself
+    hint: name the tenant whose account it reads a share of
+    DIR/hirelake.toml:20:1: tenant third is a part of more, which is a part itself
+    hint: write part_of = "acme"
+    DIR/hirelake.toml:17:1: tenant more is a part of acme and names no resources
+    hint: say what is read with its own grant: resources = ["notes", "offers"]
+    DIR/hirelake.toml:20:1: tenant more is a part of acme and has no `on_delete` of its own
+    hint: write it into [tenants.acme]: it is one account
+    DIR/hirelake.toml:20:1: tenant more is a part of acme and has no `rate` of its own
+    hint: write it into [tenants.acme]: it is one account
+    DIR/hirelake.toml:19:24: `tags` is read by more and by acme, of one account
+    hint: name it in one of the two: each table is read with one grant
+    DIR/hirelake.toml:22:15: `users` is read by third and by more, of one account
+    hint: name it in one of the two: each table is read with one grant
+    DIR/hirelake.toml:18:1: more and acme are of one app, main, and an app has one grant of an account
+    hint: give each an app of its own; or leave `app` out of the part, which is then read with an API key
+    DIR/hirelake.toml:18:1: the apps main and pretend are of different environments, so they never see one account
+    hint: one account is either of the sandbox or of production
+    DIR/hirelake.toml:18:1: there is no app `nobody`
+    hint: add a section [apps.nobody], or name one of: main, pretend, second
+    DIR/hirelake.toml:19:15: there is no resource `userz`
+    hint: did you mean `users`?
+    DIR/hirelake.toml:19:15: `applications` comes with the records of `opportunities`, which is not among the resources
+    hint: name the two together: they are the same requests, so one grant reads both
+    DIR/hirelake.toml:19:15: `posting_forms` is read for each of `postings`, which is not among the resources
+    hint: add "postings"
+    "#);
     // Children of what another one reads are fine, either way.
     let text = format!("{APPS}{}", part("app = \"second\"\nresources = [\"notes\", \"postings\"]\n"));
     load(dir.path(), &text.replace("\"tags\"", "\"posting_forms\"")).unwrap();
@@ -422,9 +466,46 @@ fn scopes_that_are_too_many_come_with_what_fits() {
     // Refused by every other command, with the way to learn what fits.
     let dir = tempfile::tempdir().unwrap();
     let error = load(dir.path(), &text).unwrap_err().to_string();
-    assert_snapshot!(plain(&error, dir.path()), @"");
+    assert_snapshot!(plain(&error, dir.path()), @"
+    DIR/hirelake.toml: app main: 28 scopes are needed and lever allows 20 for one application
+    hint: enable fewer resources, or split them over two apps of one tenant, or one app and an API key: `hirelake catalog --scopes` prints how; needed are offline_access applications:read:admin archive_reasons:read:admin audit_events:read:admin contact:read:admin diversity_surveys:read:admin eeo_responses:read:admin eeo_responses_pii:read:admin feedback:read:admin feedback_templates:read:admin files:read:admin form_templates:read:admin forms:read:admin interviews:read:admin notes:read:admin offers:read:admin opportunities:read:admin panels:read:admin postings:read:admin referrals:read:admin requisition_fields:read:admin requisitions:read:admin resumes:read:admin sources:read:admin stages:read:admin tags:read:admin users:read:admin webhooks:read:admin
+    ");
     let said = told(&text, &[]);
-    assert_snapshot!(said, @"");
+    assert_snapshot!(said, @r#"
+    exit 2
+    main	offline_access applications:read:admin archive_reasons:read:admin audit_events:read:admin contact:read:admin feedback:read:admin feedback_templates:read:admin files:read:admin form_templates:read:admin interviews:read:admin notes:read:admin opportunities:read:admin postings:read:admin requisition_fields:read:admin requisitions:read:admin sources:read:admin stages:read:admin tags:read:admin users:read:admin webhooks:read:admin
+    second	offline_access diversity_surveys:read:admin eeo_responses:read:admin eeo_responses_pii:read:admin forms:read:admin offers:read:admin panels:read:admin referrals:read:admin resumes:read:admin
+    ---
+    error: hirelake.toml: app main: 28 scopes are needed and lever allows 20 for one application
+    what fits is to read it with 2 apps, each within the limit:
+    app main: 20 scopes: opportunities, applications, contacts, users, postings, stages, archive_reasons, sources, tags, requisitions, opportunities_deleted, applications_deleted, postings_deleted, disposition_stages, requisition_fields, feedback_templates, form_templates, audit_events, webhooks, feedback, files, file_actions, interviews, notes, posting_forms, posting_users, file_contents
+    app second: 9 scopes: offers, panels, referrals, resumes, forms, eeo_responses, eeo_responses_pii, surveys_diversity, resume_contents, offer_contents
+
+
+    In the configuration:
+
+    [apps.second]
+    environment   = "sandbox"
+    client_id     = "your-second-client-id"
+    client_secret = { env = "LEVER_SECOND_SECRET" }
+    redirect_uris = ["http://127.0.0.1:8914/callback"]
+
+    [tenants.acme]
+    app       = "main"
+    resources = ["opportunities", "applications", "contacts", "users", "postings", "stages",
+      "archive_reasons", "sources", "tags", "requisitions", "disposition_stages", "requisition_fields",
+      "feedback_templates", "form_templates", "audit_events", "webhooks", "feedback", "files",
+      "file_actions", "interviews", "notes", "posting_forms", "posting_users", "file_contents"]
+
+    [tenants.acme_more]
+    part_of   = "acme"
+    app       = "second"
+    resources = ["offers", "panels", "referrals", "resumes", "forms", "eeo_responses",
+      "eeo_responses_pii", "surveys_diversity", "resume_contents", "offer_contents"]
+
+    Register second beside main (hosts that [apps.main] sets are set there too), then have the customer consent to each: `hirelake connect acme_more` after its tenant, for the same account.
+    Or read the rest with an API key of the customer's own, whose permissions are not counted: leave [apps.second] and the `app` of the part out, and `hirelake connect acme_more --api-key-file FILE`.
+    "#);
 
     // The lines that it proposes are taken as they are.
     let (_, toml) = said.split_once("In the configuration:\n\n").unwrap();
