@@ -212,9 +212,8 @@ impl Children {
         if parents_read >= 20 {
             read.milli_requests = self.report.requests * 1000 / parents_read;
         }
-        if self.report.requests > 0 {
-            self.commit.habits =
-                Some(Habits { rows_a_day: 0.0, request_bytes: self.report.bytes / self.report.requests });
+        if let Some(request_bytes) = self.report.bytes.checked_div(self.report.requests) {
+            self.commit.habits = Some(Habits { rows_a_day: 0.0, request_bytes });
         }
         self.commit.load_done = self.parents.left == 0 && self.skipped.is_none();
         if run.options.backfill.is_none() && self.skipped.is_none() {
