@@ -8,7 +8,7 @@ use std::fmt;
 use object_store::path::Path;
 
 use crate::auth::disconnect::{Revoked, forget};
-use crate::auth::{Auth, AuthError, Grant};
+use crate::auth::{Auth, AuthError, Grant, Standing};
 use crate::names::{RunId, Tenant};
 use crate::state::{Commit, CommitKind, Lease, State};
 use crate::store::Store;
@@ -25,6 +25,8 @@ pub struct Done {
     pub was_connected: bool,
     /// What was erased, where that was asked for.
     pub erased: Option<Erased>,
+    /// Its parts that are still connected.
+    pub parts: Vec<Tenant>,
 }
 
 /// What an erasure removed.
@@ -46,6 +48,9 @@ pub struct Erased {
 pub async fn run(world: &World, tenant: &Tenant, erase: bool) -> Result<Done, SyncError> {
     let run = RunId::new();
     let state = State::new(world.state.clone(), world.clock);
+    if erase {
+        world.has_a_lake(tenant)?;
+    }
     // A name that was mistyped makes no lease.
     let mut known = state.grants(tenant).last::<Grant>().await?.is_some();
     known |= erase && has_rows(world, &state, tenant).await?;
@@ -61,7 +66,8 @@ pub async fn run(world: &World, tenant: &Tenant, erase: bool) -> Result<Done, Sy
 }
 
 async fn held(world: &World, state: &State, tenant: &Tenant, lease: &Lease, erase: bool) -> Result<Done, SyncError> {
-    let mut done = Done { tenant: tenant.clone(), revoked: None, was_connected: false, erased: None };
+    let mut done =
+        Done { tenant: tenant.clone(), revoked: None, was_connected: false, erased: None, parts: Vec::new() };
     if let Some(last) = state.grants(tenant).last::<Grant>().await? {
         if last.body.sealed.is_some() {
             // First at the provider, while there is something to revoke with: a run that is cut here can be repeated.
@@ -74,6 +80,12 @@ async fn held(world: &World, state: &State, tenant: &Tenant, lease: &Lease, eras
         if state.grants(tenant).last::<Grant>().await?.is_some() {
             // Nothing is left that another account's rows could be mixed with, so any account may connect.
             forget(&world.config, state, tenant, lease, true).await?;
+        }
+    }
+    for part in world.config.parts(tenant) {
+        let last = state.grants(part).last::<Grant>().await?;
+        if last.is_some_and(|l| l.body.standing != Standing::Disconnected) {
+            done.parts.push(part.clone());
         }
     }
     Ok(done)
@@ -200,8 +212,11 @@ impl Done {
             Some(Revoked::Shared { other }) => format!(
                 "note: the grant was not revoked at the provider, because tenant {other} is connected to the same account and its grant could end with this one\nhint: nothing more is to be done; `hirelake disconnect {other}` revokes it when that tenant goes too"
             ),
-            Some(Revoked::Done) | None => return Vec::new(),
+            Some(Revoked::Done) | None => String::new(),
         };
-        vec![by_hand]
+        let parts = self.parts.iter().map(|part| {
+            format!("note: {part}, a part of it, is connected still and read by nobody now\nhint: `hirelake disconnect {part}`")
+        });
+        std::iter::once(by_hand).filter(|text| !text.is_empty()).chain(parts).collect()
     }
 }

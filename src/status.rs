@@ -30,6 +30,9 @@ const FIRST_SYNC: Duration = Duration::from_secs(86_400);
 /// One tenant.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct TenantStatus {
+    /// The tenant it is a part of: it is synced with that one, and has no tables of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub part_of: Option<Tenant>,
     /// Its credential; `None` when it was never connected.
     pub grant: Option<GrantStatus>,
     /// Its newest run.
@@ -148,7 +151,8 @@ pub async fn read_some(world: &World, tenants: &[Tenant]) -> BTreeMap<Tenant, Te
 }
 
 async fn one(world: &World, state: &State, tenant: &Tenant) -> TenantStatus {
-    let mut status = TenantStatus::default();
+    let part_of = world.config.tenant(tenant).part_of.clone();
+    let mut status = TenantStatus { part_of, ..TenantStatus::default() };
     if let Err(error) = fill(world, state, tenant, &mut status).await {
         let error = SyncError::from(error);
         status.unreadable = Some(Failure::new(None, code(&error), &error));
@@ -367,14 +371,18 @@ fn judge(
                 "see that run's report; run `hirelake sync` again".into(),
             );
         }
-        None if now.since(g.connected_at) > FIRST_SYNC => {
+        // A part is read in its tenant's runs.
+        None if config.part_of.is_none() && now.since(g.connected_at) > FIRST_SYNC => {
             say(ExitCode::Partial, "it was never synced".into(), format!("`hirelake sync --tenant {tenant}`"));
         }
         _ => {}
     }
     let Some(max) = max_lag else { return };
+    let read = world.config.read_by(tenant);
     let behind: Vec<String> = (t.tables.iter())
-        .filter(|(name, table)| config.resources.contains(name) && table.lag_s.is_some_and(|l| l > max.as_secs()))
+        .filter(|(name, table)| {
+            read.iter().any(|(r, _)| r.name == **name) && table.lag_s.is_some_and(|l| l > max.as_secs())
+        })
         .map(|(name, table)| format!("{name} by {}", long(Duration::from_secs(table.lag_s.unwrap_or_default()))))
         .collect();
     if !behind.is_empty() {
@@ -464,7 +472,8 @@ pub fn table(all: &BTreeMap<Tenant, TenantStatus>) -> String {
     ]);
     for (tenant, t) in all {
         let g = t.grant.as_ref();
-        let mut notes: Vec<String> = t.unreadable.iter().map(|f| f.what.clone()).collect();
+        let mut notes: Vec<String> = t.part_of.iter().map(|whole| format!("part of {whole}")).collect();
+        notes.extend(t.unreadable.iter().map(|f| f.what.clone()));
         notes.extend(g.and_then(|g| g.trouble.clone()));
         match g.map_or(&[][..], |g| &g.missing_scopes) {
             [] => {}
@@ -485,7 +494,11 @@ pub fn table(all: &BTreeMap<Tenant, TenantStatus>) -> String {
             g.map(|g| minute(g.refreshed_at)).unwrap_or_default(),
             g.and_then(|g| g.idle_deadline).map(day).unwrap_or_default(),
             g.and_then(|g| g.hard_deadline).map(day).unwrap_or_default(),
-            if t.unreadable.is_some() && t.last_run.is_none() { String::new() } else { run_words(t.last_run.as_ref()) },
+            if (t.unreadable.is_some() || t.part_of.is_some()) && t.last_run.is_none() {
+                String::new()
+            } else {
+                run_words(t.last_run.as_ref())
+            },
             t.tables.values().map(|t| t.rows).sum::<u64>().to_string(),
             t.tables.values().filter_map(|t| t.cursor).min().map(minute).unwrap_or_default(),
             notes.join("; "),
@@ -506,6 +519,7 @@ pub fn full(world: &World, tenant: &Tenant, t: &TenantStatus) -> String {
     };
     let listed = |scopes: &[String], none: &str| if scopes.is_empty() { none.to_owned() } else { scopes.join(" ") };
     line("tenant", tenant.to_string());
+    line("part of", t.part_of.as_ref().map(|whole| format!("{whole}, and read with it")).unwrap_or_default());
     if let Some(failure) = &t.unreadable {
         line("cannot be read", failure.to_string());
     }
@@ -538,7 +552,8 @@ pub fn full(world: &World, tenant: &Tenant, t: &TenantStatus) -> String {
             line("last error", g.trouble.clone().unwrap_or_else(|| "none".into()));
         }
     }
-    line("last run", run_words(t.last_run.as_ref()));
+    let runs = t.last_run.is_some() || t.part_of.is_none();
+    line("last run", if runs { run_words(t.last_run.as_ref()) } else { String::new() });
     line("its error", t.last_run.as_ref().and_then(|r| r.error.clone()).unwrap_or_default());
     line("held by", t.held_by.as_ref().map(|h| format!("run {} on {}", h.owner, h.host)).unwrap_or_default());
     line("connect again", t.reconnect.clone().unwrap_or_default());

@@ -2,7 +2,8 @@
 //!
 //! A claim is made before the grant that it is for is stored, so of two tenants that connect one account at once one is
 //! refused. A claim whose grant never came (a crash in between) stands for its own tenant at once and for others after
-//! [`UNFINISHED`]. Tenants that connected before there were claims are found by their grants.
+//! [`UNFINISHED`]. Tenants that connected before there were claims are found by their grants. A tenant and its parts hold an
+//! account together, whoever of them claimed it first.
 
 use std::time::Duration;
 
@@ -34,7 +35,8 @@ impl Auth {
         let mut tries = 0;
         loop {
             let last = line.last::<Claim>().await?;
-            if last.as_ref().is_some_and(|l| l.body.tenant.as_ref() == Some(tenant)) {
+            let kin = |holder: &Tenant| self.config.one_family(holder, tenant);
+            if last.as_ref().is_some_and(|l| l.body.tenant.as_ref().is_some_and(kin)) {
                 return Ok(());
             }
             let holder = self.holder(last.as_ref(), tenant, environment, account).await?;
@@ -55,7 +57,7 @@ impl Auth {
         }
     }
 
-    /// Which other tenant holds the account.
+    /// Which other tenant holds the account; its own parts, or that of which it is one, are no others.
     pub(super) async fn holder(
         &self,
         last: Option<&Entry<Claim>>,
@@ -64,14 +66,14 @@ impl Auth {
         account: &str,
     ) -> Result<Option<Tenant>, AuthError> {
         if let Some(entry) = last
-            && let Some(holder) = entry.body.tenant.as_ref().filter(|h| *h != tenant)
+            && let Some(holder) = entry.body.tenant.as_ref().filter(|h| !self.config.one_family(h, tenant))
         {
             let young = self.clock.now().since(entry.at) < UNFINISHED;
             if young || self.has_account(holder, environment, account).await {
                 return Ok(Some(holder.clone()));
             }
         }
-        let others = self.state.tenants().await?.into_iter().filter(|other| other != tenant);
+        let others = self.state.tenants().await?.into_iter().filter(|other| !self.config.one_family(other, tenant));
         let held = stream::iter(others)
             .map(|other| async move { self.has_account(&other, environment, account).await.then_some(other) })
             .buffer_unordered(READS_AT_ONCE)

@@ -656,6 +656,46 @@ impl Auth {
         )
     }
 
+    fn of_another_account(part: &Tenant, whole: &Tenant) -> AuthError {
+        Self::connect_error(
+            part,
+            Refused::WrongAccount,
+            format!("the grant is of another account than that of {whole}, of which it is a part"),
+            format!(
+                "choose the account of {whole} on the consent page; a customer of its own has no part_of in its section"
+            ),
+        )
+    }
+
+    /// Makes sure that a tenant and its parts are of one account. Not even by force may they differ: their rows lie in one
+    /// place. Who moves to another account by force leaves his parts behind; they are not read until they follow.
+    async fn of_one_account(&self, tenant: &Tenant, account: &str, force: bool) -> Result<(), AuthError> {
+        let whole = self.config.whole(tenant);
+        let others = std::iter::once(whole).chain(self.config.parts(whole)).filter(|t| *t != tenant);
+        for other in others {
+            let Some(last) = self.state.grants(other).last::<Grant>().await? else { continue };
+            let gone = last.body.standing == Standing::Disconnected;
+            // Of a tenant that was let go the rows may still be there; of its parts none are kept apart.
+            if last.body.account.as_deref().is_none_or(|a| a == account) || (gone && other != whole) {
+                continue;
+            }
+            if other == whole {
+                return Err(Self::of_another_account(tenant, whole));
+            }
+            if !force {
+                return Err(Self::connect_error(
+                    tenant,
+                    Refused::WrongAccount,
+                    format!("the grant is of another account than that of {other}"),
+                    format!(
+                        "choose the right account on the consent page; or `hirelake disconnect {other}` first, or --force, and then connect {other} to that account too"
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// Stores an API key after one cheap call with it.
     ///
     /// # Errors
@@ -673,7 +713,8 @@ impl Auth {
         let listing = self.config.resources(tenant).into_iter().find(|r| r.mode == Mode::Full);
         if let Some(resource) = listing {
             let grant = self.first(CredentialKind::ApiKey, None, Vec::new(), None, None);
-            let session = self.session(tenant, lease.clone(), None, Some(Open { n: 0, grant, tokens: tokens.clone() }));
+            let session =
+                self.session(tenant, lease.clone(), None, None, Some(Open { n: 0, grant, tokens: tokens.clone() }));
             let query = [("limit".to_owned(), "1".to_owned())];
             let budget = Budget { attempts: 3, ..Budget::PAGE };
             session
@@ -740,6 +781,9 @@ impl Auth {
             && !force
         {
             return Err(Self::other_account(tenant));
+        }
+        if let Some(account) = &account {
+            self.of_one_account(tenant, account, force).await?;
         }
         if last.as_ref().and_then(|l| l.body.account.as_ref()).is_none() || account.is_none() {
             self.compare(tenant, last.as_ref().map(|l| &l.body), kind, tokens, force).await?;

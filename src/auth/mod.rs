@@ -145,6 +145,16 @@ pub enum AuthError {
         /// Its environment.
         configured_environment: crate::catalog::Environment,
     },
+    /// A part is connected to another account than its tenant.
+    #[error(
+        "tenant {part} is connected to another account than {whole}, of which it is a part\nhint: connect both to one account: `hirelake connect {part}` (with --force where it moves); nothing was read with it, or two accounts would be mixed"
+    )]
+    OtherAccount {
+        /// The part.
+        part: Tenant,
+        /// Its tenant.
+        whole: Tenant,
+    },
     /// The sealed entry does not open.
     #[error("the grant of tenant {tenant} cannot be opened: {source}")]
     Vault {
@@ -372,7 +382,27 @@ impl Auth {
     ///
     /// [`AuthError`].
     pub async fn open(self: &Arc<Self>, tenant: &Tenant, lease: Arc<Lease>) -> Result<Session, AuthError> {
-        self.opened(tenant, lease, false).await
+        self.opened(tenant, lease, None, false).await
+    }
+
+    /// Opens the session of a part beside that of its tenant: they read one account, so they share its permits.
+    ///
+    /// # Errors
+    ///
+    /// As [`Auth::open`], and when the part is connected to another account: its rows would be mixed with the tenant's.
+    pub async fn open_beside(
+        self: &Arc<Self>,
+        whole: &Session,
+        part: &Tenant,
+        lease: Arc<Lease>,
+    ) -> Result<Session, AuthError> {
+        let session = self.opened(part, lease, Some(whole.gate.clone()), false).await?;
+        if let (Some(its), Some(account)) = (session.account().await, whole.account().await)
+            && its != account
+        {
+            return Err(AuthError::OtherAccount { part: part.clone(), whole: whole.tenant().clone() });
+        }
+        Ok(session)
     }
 
     /// Uses a tenant's refresh token under its lease, however long its access token still lives: only that counts against the
@@ -382,11 +412,17 @@ impl Auth {
     ///
     /// As [`Auth::open`].
     pub async fn keep_alive(self: &Arc<Self>, tenant: &Tenant, lease: Arc<Lease>) -> Result<(), AuthError> {
-        self.opened(tenant, lease, true).await.map(|_| ())
+        self.opened(tenant, lease, None, true).await.map(|_| ())
     }
 
-    /// With `anew` the stored access token is taken for one that was refused.
-    async fn opened(self: &Arc<Self>, tenant: &Tenant, lease: Arc<Lease>, anew: bool) -> Result<Session, AuthError> {
+    /// With `anew` the stored access token is taken for one that was refused; without a `gate` it gets one of its own.
+    async fn opened(
+        self: &Arc<Self>,
+        tenant: &Tenant,
+        lease: Arc<Lease>,
+        gate: Option<Arc<Gate>>,
+        anew: bool,
+    ) -> Result<Session, AuthError> {
         let line = self.state.grants(tenant);
         self.adopt(tenant, &line).await?;
         let entry = self.stored(tenant, &line).await?;
@@ -396,7 +432,7 @@ impl Auth {
         };
         let secret =
             app.as_ref().map(|a| a.client_secret.fetch(&format!("the client secret of app {}", a.name))).transpose()?;
-        let session = self.session(tenant, lease, app.zip(secret), None);
+        let session = self.session(tenant, lease, app.zip(secret), gate, None);
         let refused = match anew && entry.body.kind == CredentialKind::OAuth {
             true => Some(session.keeper.unsealed(entry)?.tokens.access),
             false => None,
@@ -410,6 +446,7 @@ impl Auth {
         tenant: &Tenant,
         lease: Arc<Lease>,
         app: Option<(App, Secret)>,
+        gate: Option<Arc<Gate>>,
         entry: Option<Open>,
     ) -> Session {
         let current = Current { entry, asked: 0, unsaved: None, refused: None };
@@ -420,7 +457,9 @@ impl Auth {
         let keeper = Keeper { auth: self.clone(), tenant: tenant.clone(), app, lease, line, spool, current };
         Session {
             keeper: Arc::new(keeper),
-            gate: Arc::new(Gate::new(self.clock, self.config.tenant(tenant).rate).within(self.allowance.clone())),
+            gate: gate.unwrap_or_else(|| {
+                Arc::new(Gate::new(self.clock, self.config.tenant(tenant).rate).within(self.allowance.clone()))
+            }),
             endpoints: self.config.endpoints(tenant).clone(),
             scopes: StdMutex::default(),
             date: StdMutex::default(),
@@ -624,6 +663,11 @@ impl Session {
     pub fn knows_scope(&self, scope: &str) -> bool {
         let granted = self.scopes.lock().unwrap_or_else(PoisonError::into_inner);
         scopes::opens(&granted, scope)
+    }
+
+    /// The account at the provider, where its token says; an API key does not.
+    async fn account(&self) -> Option<String> {
+        self.keeper.current.lock().await.entry.as_ref().and_then(|open| open.grant.account.clone())
     }
 
     /// The provider's time now, as its last answer's `Date` said; `None` before the first.

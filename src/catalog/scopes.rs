@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use super::{Mode, Provider, Resource};
+use super::{ByDefault, Mode, Provider, Resource};
 
 /// Why a list of scopes cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ScopeError {
     /// More than one application may have.
     #[error(
-        "{count} scopes are needed and {provider} allows {max} for one application\nhint: enable fewer resources, or split them over two apps: {list}"
+        "{count} scopes are needed and {provider} allows {max} for one application\nhint: enable fewer resources, or split them over two apps of one tenant, or one app and an API key: `hirelake catalog --scopes` prints how; needed are {list}"
     )]
     TooMany {
         /// The provider.
@@ -71,6 +71,58 @@ pub fn least(provider: &Provider, scopes: impl Iterator<Item = String>) -> Resul
 /// The scopes of one resource and of what it expands.
 pub fn of(resource: &Resource) -> impl Iterator<Item = String> {
     resource.scope.iter().chain(resource.expand.iter().filter_map(|e| e.scope.as_ref())).cloned()
+}
+
+/// What one application can read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Share<'a> {
+    /// In the catalogue's order.
+    pub resources: Vec<&'a Resource>,
+    /// The least that opens them, the offline scope first.
+    pub scopes: Vec<String>,
+}
+
+/// Splits `resources` over as few applications as it takes, each within the provider's limit. What others hang on and what is
+/// on by default goes into the first as long as there is room, what must be asked for by name last. A table stays with its feed
+/// of deletions and with what is taken out of its records: these are the same requests, or concern the same rows.
+#[must_use]
+pub fn split<'a>(provider: &Provider, resources: &[&'a Resource]) -> Vec<Share<'a>> {
+    let head = |r: &'a Resource| {
+        let mut head = r;
+        while let Mode::Extracted { from: above, .. } | Mode::Tombstones { of: above, .. } = &head.mode {
+            match resources.iter().find(|a| a.name == *above) {
+                Some(above) => head = above,
+                None => break,
+            }
+        }
+        head
+    };
+    let mut heads: Vec<&Resource> = resources.iter().copied().filter(|r| head(r).name == r.name).collect();
+    heads.sort_by_key(|r| match (r.default, &r.mode) {
+        (ByDefault::Named, _) => 2,
+        (_, Mode::Children { .. }) => 1,
+        _ => 0,
+    });
+    let mut shares: Vec<(BTreeSet<&str>, BTreeSet<String>)> = Vec::new();
+    let most = provider.oauth.max_scopes.saturating_sub(1);
+    for h in heads {
+        let unit = || resources.iter().filter(|r| head(r).name == h.name);
+        let scopes: BTreeSet<String> = unit().flat_map(|r| of(r)).collect();
+        let together = |s: &BTreeSet<String>| s.union(&scopes).count();
+        // Where it costs no scope, else where there is room.
+        let place = shares.iter().position(|(_, s)| together(s) == s.len());
+        let place = place.or_else(|| shares.iter().position(|(_, s)| together(s) <= most)).unwrap_or(shares.len());
+        if place == shares.len() {
+            shares.push(Default::default());
+        }
+        shares[place].0.extend(unit().map(|r| r.name.as_str()));
+        shares[place].1.extend(scopes);
+    }
+    let share = |(names, scopes): (BTreeSet<&str>, BTreeSet<String>)| Share {
+        resources: resources.iter().copied().filter(|r| names.contains(r.name.as_str())).collect(),
+        scopes: std::iter::once(provider.oauth.offline_scope.clone()).chain(scopes).collect(),
+    };
+    shares.into_iter().map(share).collect()
 }
 
 /// Reads a list as a person wrote it: commas and double spaces are mended, a read beside its write is dropped.
@@ -190,6 +242,38 @@ mod tests {
         assert!(opens(&granted, "notes:read:admin"));
         assert!(opens(&granted, "users:read:admin"));
         assert!(!opens(&granted, "users:write:admin"));
+    }
+
+    #[test]
+    fn everything_is_split_over_applications_within_the_limit() {
+        let provider = crate::catalog::embedded().unwrap();
+        let all: Vec<&Resource> = provider.resources.iter().collect();
+        let told: Vec<String> = split(&provider, &all)
+            .iter()
+            .map(|s| {
+                let names: Vec<&str> = s.resources.iter().map(|r| r.name.as_str()).collect();
+                format!("{} scopes: {}", s.scopes.len(), names.join(" "))
+            })
+            .collect();
+        insta::assert_snapshot!(told.join("\n"), @"
+        20 scopes: opportunities applications contacts users postings stages archive_reasons sources tags requisitions opportunities_deleted applications_deleted postings_deleted disposition_stages requisition_fields feedback_templates form_templates audit_events webhooks feedback files file_actions interviews notes posting_forms posting_users file_contents
+        9 scopes: offers panels referrals resumes forms eeo_responses eeo_responses_pii surveys_diversity resume_contents offer_contents
+        ");
+        let shares = split(&provider, &all);
+        for share in &shares {
+            let needed = needed(&provider, share.resources.iter().copied()).unwrap();
+            assert_eq!(needed.list, share.scopes);
+            for r in &share.resources {
+                if let Mode::Extracted { from: with, .. } | Mode::Tombstones { of: with, .. } = &r.mode {
+                    assert!(share.resources.iter().any(|p| p.name == *with), "{} is apart from {with}", r.name);
+                }
+            }
+        }
+        assert_eq!(shares.iter().map(|s| s.resources.len()).sum::<usize>(), all.len(), "each is in one");
+        // What fits stays together.
+        let few: Vec<&Resource> = all.into_iter().take(5).collect();
+        assert_eq!(split(&provider, &few).len(), 1);
+        assert!(split(&provider, &[]).is_empty());
     }
 
     #[test]

@@ -213,6 +213,10 @@ impl Checkup {
 /// Looks at everything, or of tenants and apps only at `tenants` and theirs.
 pub async fn run(subject: &Subject, tenants: &[Tenant]) -> Checkup {
     let config = &subject.config;
+    // A tenant is read with its parts' grants, too.
+    let parts = tenants.iter().flat_map(|t| config.parts(t)).filter(|p| !tenants.contains(p)).cloned();
+    let tenants: Vec<Tenant> = tenants.iter().cloned().chain(parts).collect();
+    let tenants = tenants.as_slice();
     let mut checks = app::configuration(config);
     let (lake, state_checks) =
         futures::join!(store("lake", &config.lake, &subject.lake), store("state", &config.state, &subject.state));

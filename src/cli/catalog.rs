@@ -1,6 +1,7 @@
 //! `hirelake catalog`: what can be read; and the user's own part of it looked at, inferred, and kept up with what drifts.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::json;
 
@@ -28,6 +29,9 @@ pub(super) struct Catalog {
     /// … of this app [default: all]
     #[arg(long, requires = "scopes")]
     app: Option<AppName>,
+    /// … of everything that can be read, sensitive things included
+    #[arg(long, requires = "scopes")]
+    all: bool,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -99,10 +103,13 @@ pub(super) async fn catalog(config: Option<&Path>, args: Catalog) -> Result<Exit
         }
         None => {}
     }
-    let config = super::loaded(config)?;
     if args.scopes {
-        return registration::scopes(&config, args.app.as_ref());
+        // Where scopes are too many, it is here that one learns what fits.
+        let unchecked = || Config::load_with_scopes_unchecked(config, std::env::vars());
+        let config = super::loaded(config).or_else(|_| unchecked().map(Arc::new))?;
+        return registration::scopes(&config, args.app.as_ref(), args.all);
     }
+    let config = super::loaded(config)?;
     match args.resource {
         None => print(&catalog::overview(&config.provider)),
         Some(name) => match config.provider.resource(name.as_str()) {

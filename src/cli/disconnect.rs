@@ -24,6 +24,9 @@ pub(super) struct Disconnect {
 
 pub(super) async fn disconnect(world: &World, args: Disconnect) -> Result<ExitCode, CliError> {
     let tenant = &args.tenant;
+    if args.erase_lake {
+        world.has_a_lake(tenant)?;
+    }
     if args.erase_lake && !args.yes {
         sure(tenant, world.lake.url())?;
     }

@@ -107,6 +107,7 @@ struct RawApp {
 #[serde(deny_unknown_fields)]
 struct RawTenant {
     app: Option<AppName>,
+    part_of: Option<Tenant>,
     resources: Option<Vec<ResourceName>>,
     on_delete: Option<OnDelete>,
     rate: Option<Rate>,
@@ -296,11 +297,19 @@ fn said(message: &str) -> (String, Option<String>) {
     (what.replace("expected usize", "expected a whole number"), hint)
 }
 
-pub(super) fn load(path: Option<&Path>, env: impl Iterator<Item = (String, String)>) -> Result<Config, ConfigError> {
+/// With `suffice` it is refused when an app wants more scopes than it may have.
+pub(super) fn load(
+    path: Option<&Path>,
+    env: impl Iterator<Item = (String, String)>,
+    suffice: bool,
+) -> Result<Config, ConfigError> {
     let source = Source::read(path)?;
     let (raw, variables) = raw(&source, env)?;
     let catalog = catalog_of(&source, &raw);
-    Checker { source: &source, variables, catalog, warnings: Vec::new(), of_apps: BTreeMap::new() }.config(raw)
+    let checker =
+        Checker { source: &source, variables, catalog, suffice, warnings: Vec::new(), of_apps: BTreeMap::new() };
+    let config = checker.config(raw)?;
+    if suffice { Checker::scopes_suffice(config) } else { Ok(config) }
 }
 
 pub(super) fn catalog_folder(
@@ -402,12 +411,19 @@ fn lay_over(table: &mut TomlTable, parts: &[&str], value: Value) -> bool {
     below.as_table_mut().is_some_and(|t| lay_over(t, rest, value))
 }
 
+/// In the catalogue's order, as they are.
+fn names(resources: &[&Resource]) -> Vec<ResourceName> {
+    resources.iter().map(|r| r.name.clone()).collect()
+}
+
 struct Checker<'a> {
     source: &'a Source,
     /// Those that were laid over the file.
     variables: Vec<String>,
     /// The folder with catalogue files of the user's.
     catalog: Option<PathBuf>,
+    /// Whether scopes that are too many are refused.
+    suffice: bool,
     warnings: Vec<String>,
     /// What apps say of their tenants.
     of_apps: BTreeMap<AppName, (RawPrivacy, Option<bool>)>,
@@ -444,12 +460,7 @@ impl Checker<'_> {
             Table::new(&provider.name, resource, Some(*granularity))
                 .map_err(|what| self.invalid("partitions", name.as_str(), what, "choose another granularity"))?;
         }
-        let default_tenant = self.tenant(&provider, &apps, "defaults", &raw.defaults, &RawTenant::default())?;
-        let mut tenants = BTreeMap::new();
-        for (name, tenant) in &raw.tenants {
-            let checked = self.tenant(&provider, &apps, &format!("tenants.{name}"), tenant, &raw.defaults)?;
-            tenants.insert(name.clone(), checked);
-        }
+        let (default_tenant, tenants) = self.tenants(&provider, &apps, &raw.defaults, raw.tenants)?;
         let time = |section: &str, key: &str, text: &str| {
             duration(text).ok_or_else(|| {
                 self.invalid(
@@ -476,7 +487,7 @@ impl Checker<'_> {
                 base.join(url).to_string_lossy().into_owned()
             }
         };
-        let config = Config {
+        Ok(Config {
             overlap: time("sync", "overlap", &raw.sync.overlap)?,
             safety_lag: time("sync", "safety_lag", &raw.sync.safety_lag)?,
             refresh_margin: time("sync", "refresh_margin", &raw.sync.refresh_margin)?,
@@ -504,8 +515,7 @@ impl Checker<'_> {
             default_tenant,
             partitions: raw.partitions,
             warnings: self.warnings,
-        };
-        Self::scopes_suffice(config)
+        })
     }
 
     /// No app asks for more scopes than it may, and a list that a person wrote opens what is wanted by name.
@@ -567,25 +577,148 @@ impl Checker<'_> {
         self.invalid(section, name.as_str(), format!("there is no resource `{name}`"), hint)
     }
 
-    fn tenant(
+    /// What holds by default, and for each tenant that is named: by a section of its own, or as that which another is a part of.
+    fn tenants(
         &self,
         provider: &Provider,
         apps: &BTreeMap<AppName, App>,
-        section: &str,
-        own: &RawTenant,
         defaults: &RawTenant,
-    ) -> Result<TenantConfig, ConfigError> {
-        let app = own.app.clone().or_else(|| defaults.app.clone());
-        if let Some(app) = app.as_ref().filter(|a| !apps.contains_key(*a)) {
-            let names: Vec<&str> = apps.keys().map(AppName::as_str).collect();
-            let hint = match names.as_slice() {
-                [] => format!("add a section [apps.{app}]"),
-                names => format!("add a section [apps.{app}], or name one of: {}", names.join(", ")),
-            };
-            return Err(self.invalid(section, "app", format!("there is no app `{app}`"), hint));
+        mut raw: BTreeMap<Tenant, RawTenant>,
+    ) -> Result<(TenantConfig, BTreeMap<Tenant, TenantConfig>), ConfigError> {
+        if defaults.part_of.is_some() {
+            let what = "`part_of` is of one tenant and has no default".to_owned();
+            return Err(self.invalid("defaults", "part_of", what, "write it into the section of the part"));
         }
-        let app = app.or_else(|| if apps.len() == 1 { apps.keys().next().cloned() } else { None });
-        let named = own.resources.as_ref().or(defaults.resources.as_ref());
+        let mut families: BTreeMap<Tenant, Vec<Tenant>> = BTreeMap::new();
+        for (name, part) in &raw {
+            let Some(whole) = &part.part_of else { continue };
+            self.part(name, part, whole, &raw)?;
+            families.entry(whole.clone()).or_default().push(name.clone());
+        }
+        // Naming a part names the tenant; it has the defaults where it has no section.
+        for whole in families.keys() {
+            raw.entry(whole.clone()).or_default();
+        }
+        // An app of which there is but one is everybody's; those that only parts name are nobody else's.
+        let of_parts = |a: &AppName| raw.values().any(|t| t.part_of.is_some() && t.app.as_ref() == Some(a));
+        let mut others = apps.keys().filter(|a| apps.len() == 1 || !of_parts(a));
+        let only = match (others.next(), others.next()) {
+            (Some(only), None) => Some(only),
+            _ => None,
+        };
+
+        let chosen = self.chosen(provider, "defaults", defaults.resources.as_ref())?;
+        self.parents_are_read("defaults", &chosen, &chosen)?;
+        let default_tenant = self.tenant(provider, apps, only, "defaults", defaults, defaults, names(&chosen))?;
+        let mut tenants = BTreeMap::new();
+        for (name, own) in raw.iter().filter(|(_, t)| t.part_of.is_none()) {
+            let section = format!("tenants.{name}");
+            let mut chosen = self.chosen(provider, &section, own.resources.as_ref().or(defaults.resources.as_ref()))?;
+            let mut taken: Vec<(&Resource, &Tenant)> = Vec::new();
+            let mut parts = Vec::new();
+            for part in families.get(name).into_iter().flatten() {
+                let section = format!("tenants.{part}");
+                let of_part = self.chosen(provider, &section, raw[part].resources.as_ref())?;
+                let own = own.resources.is_some().then(|| chosen.iter().map(|r| (*r, name)));
+                let mut before = taken.iter().copied().chain(own.into_iter().flatten());
+                if let Some((twice, other)) = before.find(|(r, _)| of_part.iter().any(|p| p.name == r.name)) {
+                    return Err(self.invalid(
+                        &section,
+                        twice.name.as_str(),
+                        format!("`{}` is read by {part} and by {other}, of one account", twice.name),
+                        "name it in one of the two: each table is read with one grant",
+                    ));
+                }
+                taken.extend(of_part.iter().map(|r| (*r, part)));
+                parts.push((part, section, of_part));
+            }
+            // What holds by default gives way to what a part names.
+            chosen.retain(|r| !taken.iter().any(|(t, _)| t.name == r.name));
+            let all: Vec<&Resource> = chosen.iter().copied().chain(taken.iter().map(|(r, _)| *r)).collect();
+            self.parents_are_read(&section, &chosen, &all)?;
+            let whole = self.tenant(provider, apps, only, &section, own, defaults, names(&chosen))?;
+            let mut used: Vec<(AppName, &Tenant)> = whole.app.iter().map(|a| (a.clone(), name)).collect();
+            for (part, section, of_part) in parts {
+                self.parents_are_read(&section, &of_part, &all)?;
+                let own = &raw[part];
+                let checked = TenantConfig {
+                    // Of a part nothing is left to the defaults: without an app it is read with an API key.
+                    app: own.app.clone(),
+                    ..self.tenant(provider, apps, None, &section, own, defaults, names(&of_part))?
+                };
+                if let Some(app) = &checked.app {
+                    if let Some((_, other)) = used.iter().find(|(a, _)| a == app) {
+                        return Err(self.invalid(
+                            &section,
+                            "app",
+                            format!("{part} and {other} are of one app, {app}, and an app has one grant of an account"),
+                            "give each an app of its own; or leave `app` out of the part, which is then read with an API key",
+                        ));
+                    }
+                    let environment = |a: &AppName| apps.get(a).map(|a| a.environment);
+                    if let Some((other, _)) = used.iter().find(|(a, _)| environment(a) != environment(app)) {
+                        return Err(self.invalid(
+                            &section,
+                            "app",
+                            format!("the apps {other} and {app} are of different environments, so they never see one account"),
+                            "one account is either of the sandbox or of production",
+                        ));
+                    }
+                    used.push((app.clone(), part));
+                }
+                tenants.insert(part.clone(), checked);
+            }
+            tenants.insert(name.clone(), whole);
+        }
+        Ok((default_tenant, tenants))
+    }
+
+    /// The rules for a part that need nothing but its section.
+    fn part(
+        &self,
+        name: &Tenant,
+        part: &RawTenant,
+        whole: &Tenant,
+        all: &BTreeMap<Tenant, RawTenant>,
+    ) -> Result<(), ConfigError> {
+        let section = format!("tenants.{name}");
+        if whole == name {
+            let what = format!("tenant {name} is a part of itself");
+            return Err(self.invalid(&section, "part_of", what, "name the tenant whose account it reads a share of"));
+        }
+        if let Some(above) = all.get(whole).and_then(|t| t.part_of.as_ref()) {
+            let what = format!("tenant {name} is a part of {whole}, which is a part itself");
+            return Err(self.invalid(&section, "part_of", what, format!("write part_of = \"{above}\"")));
+        }
+        if part.resources.as_ref().is_none_or(Vec::is_empty) {
+            let what = format!("tenant {name} is a part of {whole} and names no resources");
+            let hint = "say what is read with its own grant: resources = [\"notes\", \"offers\"]";
+            return Err(self.invalid(&section, "part_of", what, hint));
+        }
+        let set = [
+            ("on_delete", part.on_delete.is_some()),
+            ("rate", part.rate.is_some()),
+            ("reconcile", part.reconcile.is_some()),
+        ];
+        if let Some((key, _)) = set.iter().find(|(_, set)| *set) {
+            let what = format!("tenant {name} is a part of {whole} and has no `{key}` of its own");
+            return Err(self.invalid(
+                &section,
+                key,
+                what,
+                format!("write it into [tenants.{whole}]: it is one account"),
+            ));
+        }
+        Ok(())
+    }
+
+    /// The resources that are named, or all that are on by default.
+    fn chosen<'p>(
+        &self,
+        provider: &'p Provider,
+        section: &str,
+        named: Option<&Vec<ResourceName>>,
+    ) -> Result<Vec<&'p Resource>, ConfigError> {
         for name in named.into_iter().flatten() {
             if provider.resource(name.as_str()).is_none() {
                 return Err(self.no_resource(provider, section, name));
@@ -596,20 +729,53 @@ impl Checker<'_> {
             names.contains(&r.name) || matches!(&r.mode, Mode::Tombstones { of, .. } if names.contains(of))
         };
         let by_default = |r: &Resource| r.default != ByDefault::Named;
-        let enabled = provider.resources.iter().filter(|r| named.map_or(by_default(r), |n| wanted(r, n)));
-        let resources: Vec<ResourceName> = enabled.clone().map(|r| r.name.clone()).collect();
-        for r in enabled {
-            if let Some(from) = r.mode.parent()
-                && !resources.contains(from)
-            {
-                let what = match r.mode {
-                    Mode::Children { .. } => {
-                        format!("`{}` is read for each of `{from}`, which is not among the resources", r.name)
-                    }
-                    _ => format!("`{}` comes with the records of `{from}`, which is not among the resources", r.name),
-                };
-                return Err(self.invalid(section, r.name.as_str(), what, format!("add \"{from}\"")));
+        Ok(provider.resources.iter().filter(|r| named.map_or(by_default(r), |n| wanted(r, n))).collect())
+    }
+
+    /// What comes with the records of another resource is read by the same grant; what is read for each of them only needs
+    /// somebody who reads them.
+    fn parents_are_read(&self, section: &str, own: &[&Resource], all: &[&Resource]) -> Result<(), ConfigError> {
+        for r in own {
+            let Some(from) = r.mode.parent() else { continue };
+            let (read, what) = match r.mode {
+                Mode::Children { .. } => {
+                    (all, format!("`{}` is read for each of `{from}`, which is not among the resources", r.name))
+                }
+                _ => {
+                    (own, format!("`{}` comes with the records of `{from}`, which is not among the resources", r.name))
+                }
+            };
+            if read.iter().any(|p| p.name == *from) {
+                continue;
             }
+            let hint = match all.iter().any(|p| p.name == *from) {
+                true => "name the two together: they are the same requests, so one grant reads both".to_owned(),
+                false => format!("add \"{from}\""),
+            };
+            return Err(self.invalid(section, r.name.as_str(), what, hint));
+        }
+        Ok(())
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "what the file says is put together in one place")]
+    fn tenant(
+        &self,
+        provider: &Provider,
+        apps: &BTreeMap<AppName, App>,
+        only: Option<&AppName>,
+        section: &str,
+        own: &RawTenant,
+        defaults: &RawTenant,
+        resources: Vec<ResourceName>,
+    ) -> Result<TenantConfig, ConfigError> {
+        let app = own.app.clone().or_else(|| defaults.app.clone());
+        if let Some(app) = app.as_ref().filter(|a| !apps.contains_key(*a)) {
+            let names: Vec<&str> = apps.keys().map(AppName::as_str).collect();
+            let hint = match names.as_slice() {
+                [] => format!("add a section [apps.{app}]"),
+                names => format!("add a section [apps.{app}], or name one of: {}", names.join(", ")),
+            };
+            return Err(self.invalid(section, "app", format!("there is no app `{app}`"), hint));
         }
         let of_app = app.as_ref().and_then(|a| self.of_apps.get_key_value(a));
         // Those of whom the file says nothing are the defaults, over which their app's word stands all the same.
@@ -636,9 +802,10 @@ impl Checker<'_> {
             return Err(self.invalid(section, "schema", what, hint));
         }
         Ok(TenantConfig {
-            app,
+            app: app.or_else(|| only.cloned()),
+            part_of: own.part_of.clone(),
             resources,
-            resources_named: named.is_some(),
+            resources_named: own.resources.is_some() || defaults.resources.is_some(),
             on_delete: own.on_delete.or(defaults.on_delete).unwrap_or(OnDelete::Redact),
             rate,
             reconcile: own.reconcile.or(defaults.reconcile).unwrap_or_default(),
@@ -837,6 +1004,7 @@ impl Checker<'_> {
         }
         let scopes = match raw.scopes.as_deref().map(|s| scopes::parse(provider, s)).transpose() {
             Ok(scopes) => scopes,
+            Err(scopes::ScopeError::TooMany { .. }) if !self.suffice => None,
             Err(e) => {
                 let text = e.to_string();
                 return Err(self.invalid(

@@ -7,6 +7,7 @@
 
 mod file;
 mod guide;
+mod split;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -26,6 +27,7 @@ use crate::secret::Secret;
 
 pub use file::TEMPLATE;
 pub(crate) use file::duration;
+pub use split::Proposal;
 
 /// Where the configuration is looked for unless something else is said.
 pub const DEFAULT_FILE: &str = "hirelake.toml";
@@ -252,7 +254,9 @@ pub struct App {
 pub struct TenantConfig {
     /// Its app; `None` when several exist and none was named, or there is none (API keys need none).
     pub app: Option<AppName>,
-    /// Its resources, in the catalogue's order.
+    /// The tenant whose account it reads a share of: it is synced with that one, and its rows are that one's.
+    pub part_of: Option<Tenant>,
+    /// The resources that are read with its own grant, in the catalogue's order.
     pub resources: Vec<ResourceName>,
     /// Whether the configuration names the resources, so that a missing scope is a failure.
     pub resources_named: bool,
@@ -391,7 +395,20 @@ impl Config {
     ///
     /// As [`Config::load`].
     pub fn load_with(path: Option<&Path>, env: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigError> {
-        file::load(path, env)
+        file::load(path, env, true)
+    }
+
+    /// [`Config::load`] of a file whose resources may want more scopes than one application has: for whoever is to say what
+    /// fits.
+    ///
+    /// # Errors
+    ///
+    /// As [`Config::load`], but for scopes that are too many.
+    pub fn load_with_scopes_unchecked(
+        path: Option<&Path>,
+        env: impl Iterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        file::load(path, env, false)
     }
 
     /// The folder with catalogue files of the user's, whatever is in it and in the rest of the configuration.
@@ -423,7 +440,33 @@ impl Config {
         private_folder(&self.scratch).map(|()| self.scratch.as_path())
     }
 
-    /// A tenant's resources.
+    /// The tenant that it is a part of; of one that is no part, itself.
+    #[must_use]
+    pub fn whole<'a>(&'a self, tenant: &'a Tenant) -> &'a Tenant {
+        self.tenant(tenant).part_of.as_ref().unwrap_or(tenant)
+    }
+
+    /// Whether two tenants read one account by intention: one is a part of the other, or both of a third.
+    #[must_use]
+    pub fn one_family(&self, one: &Tenant, other: &Tenant) -> bool {
+        self.whole(one) == self.whole(other)
+    }
+
+    /// The parts of a tenant.
+    pub fn parts(&self, tenant: &Tenant) -> impl Iterator<Item = &Tenant> {
+        self.tenants.iter().filter(move |(_, t)| t.part_of.as_ref() == Some(tenant)).map(|(name, _)| name)
+    }
+
+    /// Everything that is read of a tenant's account in the catalogue's order, each with whose grant reads it: its own or that
+    /// of one of its parts.
+    #[must_use]
+    pub fn read_by<'a>(&'a self, tenant: &'a Tenant) -> Vec<(&'a Resource, &'a Tenant)> {
+        let family: Vec<&Tenant> = std::iter::once(tenant).chain(self.parts(tenant)).collect();
+        let all = self.provider.resources.iter();
+        all.filter_map(|r| Some((r, *family.iter().find(|t| self.tenant(t).resources.contains(&r.name))?))).collect()
+    }
+
+    /// The resources that a tenant's own grant reads.
     #[must_use]
     pub fn resources(&self, tenant: &Tenant) -> Vec<&Resource> {
         self.tenant(tenant).resources.iter().filter_map(|r| self.provider.resource(r.as_str())).collect()
@@ -439,7 +482,11 @@ impl Config {
         name.and_then(|a| self.apps.get(a)).ok_or_else(|| ConfigError::Invalid {
             place: self.path.display().to_string(),
             what: format!("tenant {tenant} has no app"),
-            hint: if self.apps.is_empty() {
+            hint: if self.tenant(tenant).part_of.is_some() {
+                format!(
+                    "a part without an app is read with an API key: `hirelake connect {tenant} --api-key-file FILE`; or say which app in [tenants.{tenant}]"
+                )
+            } else if self.apps.is_empty() {
                 "add an [apps.main] section with client_id and client_secret; `hirelake init` shows one".into()
             } else {
                 format!(
@@ -450,10 +497,11 @@ impl Config {
         })
     }
 
-    /// The endpoints for a tenant: its app's, or the production ones.
+    /// The endpoints for a tenant: its app's, that of the tenant it is a part of, or the production ones.
     #[must_use]
     pub fn endpoints(&self, tenant: &Tenant) -> &Endpoints {
-        let app = self.tenant(tenant).app.as_ref().and_then(|a| self.apps.get(a));
+        let of = |tenant: &Tenant| self.tenant(tenant).app.as_ref().and_then(|a| self.apps.get(a));
+        let app = of(tenant).or_else(|| of(self.whole(tenant)));
         app.map_or(&self.provider.production, |a| &a.endpoints)
     }
 
@@ -525,6 +573,13 @@ impl Config {
             }
         }
         opened
+    }
+
+    /// The resources for whose scopes the consents of an app ask, in the catalogue's order.
+    #[must_use]
+    pub fn app_asks(&self, app: &App) -> Vec<&Resource> {
+        let all = self.provider.resources.iter();
+        all.filter(|r| self.app_tenants(app).any(|t| t.resources.contains(&r.name) && t.asks_for(r))).collect()
     }
 
     /// What any tenant of an app reads, in the catalogue's order.

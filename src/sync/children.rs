@@ -441,8 +441,9 @@ impl Children {
     }
 
     fn forbidden(&mut self, path: String, hint: String) {
-        if self.run.is_named() {
-            let (tenant, resource) = (self.run.tenant.clone(), self.resource.name.clone());
+        let reader = self.run.reader(&self.resource.name);
+        if self.run.is_named(reader) {
+            let (tenant, resource) = (reader.clone(), self.resource.name.clone());
             let error = ExtractError::Forbidden { tenant, resource, path, hint };
             self.failure.get_or_insert_with(|| fail(Some(&self.resource.name), &error.into()));
         } else {
@@ -585,7 +586,7 @@ async fn read_parent(
         rows: fetched.rows,
         drift: Drift::default(),
         rejected: Vec::new(),
-        seen_at: run.session.provider_now(),
+        seen_at: run.provider_now(),
         end: fetched.end,
         turn,
     })
@@ -594,7 +595,7 @@ async fn read_parent(
 /// Every page of one parent's children.
 async fn read_pages(run: Arc<TenantRun>, resource: Arc<Resource>, carrier: Resource, turn: Turn) -> Read {
     let mut decoder = Decoder::of_children(&resource, &carrier);
-    let mut pager = Pager::new(&run.session, &resource, Vec::new(), &[]).of_parent(&turn.id);
+    let mut pager = Pager::new(run.session_of(&resource.name), &resource, Vec::new(), &[]).of_parent(&turn.id);
     // Changed ones go before those whose turn it merely is.
     let urgent = Priority(match turn.why {
         Why::Changed => 2,

@@ -60,7 +60,8 @@ pub(super) async fn fetch(
             continue;
         }
         let (requests, came) =
-            extract::document(&run.session, resource, &above, &turn.id, &document.query, urgent).await;
+            extract::document(run.session_of(&resource.name), resource, &above, &turn.id, &document.query, urgent)
+                .await;
         fetched.requests += requests;
         let came = match came {
             Ok(came) => came,
@@ -142,7 +143,7 @@ pub(super) async fn sweep(
             orphans.extend(ids.iter().flatten().filter(|id| !parents.contains(*id)).map(str::to_owned));
         }
     }
-    let at = run.session.provider_now().unwrap_or_else(|| run.world.clock.now());
+    let at = run.provider_now().unwrap_or_else(|| run.world.clock.now());
     let deletions: Vec<Deletion> = orphans.into_iter().map(|key| Deletion { key, at }).collect();
     let on = run.config().tenant(&run.tenant).on_delete;
     let deleted = match table.by_parent {

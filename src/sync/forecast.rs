@@ -3,6 +3,7 @@
 //! Asks the provider nothing and writes nothing. Every figure that is more than arithmetic on what is known is marked as a
 //! guess; what cannot even be guessed is left out.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -74,19 +75,24 @@ impl Forecast {
 /// When the state or the lake cannot be read.
 pub async fn forecast(world: &World, options: &Options) -> Result<Vec<Forecast>, SyncError> {
     let state = State::new(world.state.clone(), world.clock);
-    let tenants = if options.tenants.is_empty() { world.active_tenants().await? } else { options.tenants.clone() };
+    let tenants = world.meant(&options.tenants).await?;
     let bound = world.clock.now().minus(world.config.safety_lag + DATE_STEP);
     let mut all = Vec::new();
     for tenant in tenants {
-        let granted = state.grants(&tenant).last::<Grant>().await?.map(|g| g.body.scopes).unwrap_or_default();
+        let mut grants = BTreeMap::new();
+        for reader in std::iter::once(&tenant).chain(world.config.parts(&tenant)) {
+            let granted = state.grants(reader).last::<Grant>().await?.map(|g| g.body.scopes);
+            grants.insert(reader, granted.unwrap_or_default());
+        }
         let config = world.config.tenant(&tenant);
-        let named = config.resources_named || !options.resources.is_empty();
         let begin = all.len();
-        for resource in world.config.resources(&tenant) {
+        for (resource, reader) in world.config.read_by(&tenant) {
+            let named = world.config.tenant(reader).resources_named || !options.resources.is_empty();
+            let granted = &grants[reader];
             if !options.resources.is_empty() && !options.resources.contains(&resource.name) {
                 continue;
             }
-            let opens = |s: &str| scopes::opens(&granted, s);
+            let opens = |s: &str| scopes::opens(granted, s);
             if resource.default == ByDefault::Granted && !named && !resource.scope.as_deref().is_some_and(opens) {
                 continue;
             }

@@ -443,7 +443,7 @@ impl Group {
                         match error {
                             // The allowance is used up: the run is stopping.
                             ExtractError::Auth(AuthError::Stopped { .. }) => {}
-                            ExtractError::Forbidden { path, hint, .. } if !run.is_named() => {
+                            ExtractError::Forbidden { path, hint, resource, .. } if !run.is_named(run.reader(&resource)) => {
                                 self.skipped.get_or_insert_with(|| format!("not granted (403 on {path}): {hint}"));
                             }
                             error if self.failure.is_none() => {
@@ -514,7 +514,7 @@ impl Group {
         let is_frozen = run.is_frozen();
         async move {
             let mut decoder = Decoder::new(&resource, &extract.iter().collect::<Vec<_>>());
-            let mut pager = Pager::new(&run.session, &resource, filter, &expands);
+            let mut pager = Pager::new(run.session_of(&resource.name), &resource, filter, &expands);
             let mut date = None;
             loop {
                 let urgent = Priority(priority.load(Ordering::Relaxed));
@@ -640,7 +640,7 @@ impl Group {
                     self.commit.covered.created.add(sure);
                     // When our clock is ahead of the provider's, the load began earlier by its clock than by ours, and the
                     // increments must reach back to that.
-                    if let Some((began, theirs)) = self.began.zip(run.session.provider_now()) {
+                    if let Some((began, theirs)) = self.began.zip(run.provider_now()) {
                         let started = began.minus(run.world.clock.now().since(theirs));
                         self.commit.load_started = self.commit.load_started.min(Some(started));
                     }
@@ -750,7 +750,7 @@ impl Group {
                         self.complete = false;
                         break;
                     }
-                    match extract::exists(&run.session, &resource, item, &id).await {
+                    match extract::exists(run.session_of(&resource.name), &resource, item, &id).await {
                         Ok(true) => {}
                         Ok(false) => gone.push(id),
                         Err(ExtractError::Auth(AuthError::Stopped { .. })) => {
@@ -773,7 +773,7 @@ impl Group {
             None => {
                 let mut decoder = Decoder::new(&resource, &[]);
                 let whole = Job { id: 0, filter: Filter::Whole, read: None, cover: Window::new(None, run.bound) };
-                let mut pager = Pager::new(&run.session, &resource, self.query(&whole).0, &[]);
+                let mut pager = Pager::new(run.session_of(&resource.name), &resource, self.query(&whole).0, &[]);
                 let mut again = BTreeSet::new();
                 loop {
                     let next = pager.next(FIRST, |body| {
@@ -842,7 +842,7 @@ impl Group {
             return Ok(());
         }
         let carrier = self.parts[0].table.clone();
-        let at = run.session.provider_now().unwrap_or_else(|| run.world.clock.now());
+        let at = run.provider_now().unwrap_or_else(|| run.world.clock.now());
         let on = run.config().tenant(&run.tenant).on_delete;
         for i in 1..self.parts.len() {
             let part = &self.parts[i];

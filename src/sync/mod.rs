@@ -1,8 +1,8 @@
 //! The whole job on one page: auth → plan → extract → transform → load → commit → report.
 //!
-//! Tenants run side by side, each under its lease; inside a tenant all resources run side by side behind one gate, then the
-//! feeds of deletions, then the deletions themselves, then children of parents that changed. Data is always durable before the
-//! commit that speaks of it.
+//! Tenants run side by side, each under its lease and those of its parts; inside a tenant all resources run side by side behind
+//! one gate, each with the grant that reads it, then the feeds of deletions, then the deletions themselves, then children of
+//! parents that changed. Data is always durable before the commit that speaks of it.
 
 mod children;
 pub mod contents;
@@ -55,6 +55,9 @@ const FROZEN_TOLD: usize = 5;
 
 /// Newest grants read at once, to see who is connected.
 const LOOKS_AT_ONCE: usize = 32;
+
+/// How long a part is waited for that another run holds: a keepalive has it for seconds.
+const PART_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Why a tenant, or one of its resources, was not synced.
 #[derive(Debug, thiserror::Error)]
@@ -144,6 +147,16 @@ pub enum SyncError {
         /// `window` or `parent`.
         unit: &'static str,
     },
+    /// A part of the tenant may not be asked for; the rest of the tenant is read.
+    #[error("tenant {tenant}: what is read with the grant of its part {part} was not read")]
+    Part {
+        /// The tenant.
+        tenant: Tenant,
+        /// Its part.
+        part: Tenant,
+        /// Why.
+        source: Box<SyncError>,
+    },
     /// Some parents' children could not be read.
     #[error(
         "tenant {tenant}: the children of {failed} of {due} parents of {resource} could not be read\nhint: they stay due, and the next run asks again; the log says why each failed"
@@ -222,21 +235,60 @@ impl World {
         Ok(Self { config, lake, state, clock, stop: CancellationToken::new(), progress: Progress::default() })
     }
 
-    /// The tenants to work for: all but those that were disconnected. One whose grant cannot be read is among them, so that
-    /// somebody hears of it.
+    /// The tenants to work for: all but those that were disconnected, and no parts, which are read with their tenants. One
+    /// whose grant cannot be read is among them, so that somebody hears of it.
     ///
     /// # Errors
     ///
     /// When the state cannot be listed.
     pub async fn active_tenants(&self) -> Result<Vec<Tenant>, StateError> {
         let state = State::new(self.state.clone(), self.clock);
-        let looks = self.tenants().await?.into_iter().map(|tenant| async {
+        let wholes = self.tenants().await?.into_iter().filter(|t| self.config.whole(t) == t);
+        let looks = wholes.map(|tenant| async {
             let last = state.grants(&tenant).last::<Grant>().await;
             let gone = matches!(last, Ok(Some(entry)) if entry.body.standing == Standing::Disconnected);
             (!gone).then_some(tenant)
         });
         let looked: Vec<_> = futures::stream::iter(looks).buffered(LOOKS_AT_ONCE).collect().await;
         Ok(looked.into_iter().flatten().collect())
+    }
+
+    /// The tenants that are meant: those that were named, else all there is to work for.
+    ///
+    /// # Errors
+    ///
+    /// When one of them is a part, which is never read alone, or the state cannot be listed.
+    pub async fn meant(&self, named: &[Tenant]) -> Result<Vec<Tenant>, SyncError> {
+        for tenant in named {
+            let whole = self.config.whole(tenant);
+            if whole != tenant {
+                return Err(SyncError::Config(ConfigError::Invalid {
+                    place: format!("--tenant {tenant}"),
+                    what: format!("{tenant} is a part of {whole} and is read with it"),
+                    hint: format!("--tenant {whole}; with --resource it reads some tables only"),
+                }));
+            }
+        }
+        if named.is_empty() { Ok(self.active_tenants().await?) } else { Ok(named.to_vec()) }
+    }
+
+    /// Makes sure that a tenant is no part: what a part read lies in its tenant's lake.
+    ///
+    /// # Errors
+    ///
+    /// When it is one.
+    pub fn has_a_lake(&self, tenant: &Tenant) -> Result<(), SyncError> {
+        let whole = self.config.whole(tenant);
+        if whole == tenant {
+            return Ok(());
+        }
+        Err(SyncError::Config(ConfigError::Invalid {
+            place: "--erase-lake".into(),
+            what: format!("{tenant} is a part of {whole} and has no lake of its own"),
+            hint: format!(
+                "`hirelake disconnect {tenant}` forgets its grant; what it read is erased with {whole}: `hirelake disconnect {whole} --erase-lake`"
+            ),
+        }))
     }
 
     /// The tenants that there are: connected ones and those that the file names.
@@ -259,7 +311,7 @@ impl World {
 pub async fn run(world: &World, options: &Options) -> Result<Report, SyncError> {
     let (run, started) = (RunId::new(), world.clock.now());
     let state = State::new(world.state.clone(), world.clock);
-    let mut tenants = if options.tenants.is_empty() { world.active_tenants().await? } else { options.tenants.clone() };
+    let mut tenants = world.meant(&options.tenants).await?;
     tenants.reverse();
 
     let stop = world.stop.child_token();
@@ -320,17 +372,19 @@ pub async fn run(world: &World, options: &Options) -> Result<Report, SyncError> 
     };
     let mut done = done;
     for (tenant, error) in auth.judge().await {
-        if let Some(report) = done.get_mut(&tenant) {
+        let whole = world.config.whole(&tenant);
+        if let Some(report) = done.get_mut(whole) {
             // It was told that the customer must reconnect, before anybody knew of the others.
-            report.failures.retain(|f| f.code != ExitCode::Reconnect);
+            let told = format!("tenant {tenant} ");
+            report.failures.retain(|f| f.code != ExitCode::Reconnect || !f.what.contains(&told));
             report.failures.push(fail(None, &error.into()));
-            let runs = state.runs(&tenant);
+            let runs = state.runs(whole);
             if let Ok(Some(last)) = runs.last::<LastRun>().await
                 && last.body.run == run
             {
                 let error = report.failures.first().map(|f| f.what.clone());
-                if let Err(error) = remember(&state, &tenant, LastRun { error, ..last.body }).await {
-                    tracing::warn!(%tenant, %error, "the run could not be noted in the state");
+                if let Err(error) = remember(&state, whole, LastRun { error, ..last.body }).await {
+                    tracing::warn!(tenant = %whole, %error, "the run could not be noted in the state");
                 }
             }
         }
@@ -421,6 +475,8 @@ struct TenantRun {
     run: RunId,
     tenant: Tenant,
     session: Arc<Session>,
+    /// Of the parts that may be asked for; behind the same gate.
+    parts: BTreeMap<Tenant, Session>,
     lease: Arc<Lease>,
     lake: Lake,
     /// What is done to rows before they are written, for tables of which anything is.
@@ -446,15 +502,29 @@ impl TenantJob {
             }
         };
         let (state, run, clock, auth) = (self.state.clone(), self.run, self.world.clock, self.auth.clone());
+        let (mut parts, mut unread) = (Vec::new(), Vec::new());
         tokio::select! {
             lost = lease.keep() => report.failures.push(fail(None, &lost.into())),
-            outcome = self.held(lease.clone(), &mut report) => {
-                if let Err(e) = outcome {
-                    report.failures.push(fail(None, &e));
+            () = async {
+                (parts, unread) = self.parts().await;
+            } => {}
+        }
+        if report.failures.is_empty() {
+            tokio::select! {
+                lost = lease.keep() => report.failures.push(fail(None, &lost.into())),
+                never = keep_all(&parts) => match never {},
+                outcome = self.held(lease.clone(), &parts, unread, &mut report) => {
+                    if let Err(e) = outcome {
+                        report.failures.push(fail(None, &e));
+                    }
                 }
             }
         }
         auth.settled(&tenant).await;
+        for part in parts {
+            auth.settled(part.tenant()).await;
+            give_back(part).await;
+        }
         for failure in &report.failures {
             tracing::error!(
                 resource = failure.resource.as_ref().map(tracing::field::display),
@@ -473,18 +543,33 @@ impl TenantJob {
         if let Err(error) = remember(&state, &tenant, last).await {
             tracing::warn!(%error, "the run could not be noted in the state");
         }
-        match Arc::try_unwrap(lease) {
-            Ok(lease) => {
-                if let Err(error) = lease.release().await {
-                    tracing::warn!(%error, "the lease could not be given back; it ends by itself");
-                }
-            }
-            Err(_) => tracing::warn!("the lease is still in use; it ends by itself"),
-        }
+        give_back(lease).await;
         report
     }
 
-    async fn held(self, lease: Arc<Lease>, report: &mut TenantReport) -> Result<(), SyncError> {
+    /// Takes the tenant's parts; gives those that could not be had with why.
+    async fn parts(&self) -> (Vec<Arc<Lease>>, Vec<(Tenant, SyncError)>) {
+        let (mut leases, mut unread) = (Vec::new(), Vec::new());
+        for part in self.world.config.parts(&self.tenant) {
+            let taken = tokio::select! {
+                taken = self.auth.patient_lease(part, self.run, PART_PATIENCE) => taken.map_err(SyncError::from),
+                () = self.world.stop.cancelled() => Err(AuthError::Stopped { tenant: part.clone() }.into()),
+            };
+            match taken {
+                Ok(lease) => leases.push(Arc::new(lease)),
+                Err(error) => unread.push((part.clone(), error)),
+            }
+        }
+        (leases, unread)
+    }
+
+    async fn held(
+        self,
+        lease: Arc<Lease>,
+        leases: &[Arc<Lease>],
+        mut unread: Vec<(Tenant, SyncError)>,
+        report: &mut TenantReport,
+    ) -> Result<(), SyncError> {
         let swept = self.world.lake.owned_by(self.tenant.as_str()).sweep_staging()?
             + self.world.state.owned_by(self.tenant.as_str()).sweep_staging()?;
         if swept > 0 {
@@ -502,6 +587,18 @@ impl TenantJob {
             }
             Err(e) => return Err(e.into()),
         };
+        let mut parts = BTreeMap::new();
+        for lease in leases {
+            let part = lease.tenant();
+            match self.auth.open_beside(&session, part, lease.clone()).await {
+                Ok(session) => drop(parts.insert(part.clone(), session)),
+                Err(AuthError::Stopped { .. }) => {
+                    report.stopped = true;
+                    return Ok(());
+                }
+                Err(error) => unread.push((part.clone(), error.into())),
+            }
+        }
         let scratch = scratch(&self.world, &self.tenant)?;
         let lake = lake_of(&self.world, &self.tenant, scratch.path());
         let rules = rules(&self.world.config, &self.tenant, &self.auth).await?;
@@ -514,6 +611,7 @@ impl TenantJob {
             run: self.run,
             tenant: self.tenant,
             session: session.clone(),
+            parts,
             lease,
             lake,
             rules,
@@ -537,6 +635,11 @@ impl TenantJob {
         let pace = session.gate().pace();
         report.requests = pace.requests;
         report.refused = pace.refused;
+        // Told last: what failed of the rest is judged without them.
+        for (part, source) in unread {
+            let error = SyncError::Part { tenant: run.tenant.clone(), part, source: Box::new(source) };
+            report.failures.push(fail(None, &error));
+        }
         outcome
     }
 }
@@ -546,7 +649,8 @@ async fn rules(config: &Config, tenant: &Tenant, auth: &Auth) -> Result<HashMap<
     let settings = &config.tenant(tenant).privacy;
     let all = &config.provider.resources;
     let rules = |r: &&Resource| Some((r.name.clone(), Rules::new(r, all, settings)?));
-    let mut rules: HashMap<ResourceName, Rules> = config.resources(tenant).iter().filter_map(rules).collect();
+    let mut rules: HashMap<ResourceName, Rules> =
+        config.read_by(tenant).into_iter().filter_map(|(r, _)| rules(&r)).collect();
     if rules.values().any(Rules::need_key) {
         let pseudonyms = Arc::new(Pseudonyms::new(&*auth.pseudonym_key().await?));
         rules = rules.into_iter().map(|(name, r)| (name, r.keyed(pseudonyms.clone()))).collect();
@@ -581,6 +685,28 @@ pub async fn known(world: &World, tenant: &Tenant) -> Known {
         }
     }
     known
+}
+
+/// Keeps the leases of parts. Whoever writes to the lake does so under the tenant's own, so losing one of these costs no more
+/// than the part's next refresh, which is not begun without it.
+async fn keep_all(parts: &[Arc<Lease>]) -> std::convert::Infallible {
+    let keeping = parts.iter().map(|part| async {
+        let lost = part.keep().await;
+        tracing::warn!(part = %part.tenant(), error = %lost, "the lease of a part was lost");
+    });
+    futures::future::join_all(keeping).await;
+    std::future::pending().await
+}
+
+async fn give_back(lease: Arc<Lease>) {
+    match Arc::try_unwrap(lease) {
+        Ok(lease) => {
+            if let Err(error) = lease.release().await {
+                tracing::warn!(%error, "the lease could not be given back; it ends by itself");
+            }
+        }
+        Err(lease) => tracing::warn!(held = %lease.tenant(), "the lease is still in use; it ends by itself"),
+    }
 }
 
 fn lake_of(world: &World, tenant: &Tenant, scratch: &std::path::Path) -> Lake {
@@ -687,16 +813,32 @@ impl TenantRun {
         self.config().tenant(&self.tenant).schema == Schema::Freeze
     }
 
-    /// Whether somebody asked for these resources by name, so that one that is not granted is a failure.
-    fn is_named(&self) -> bool {
-        self.config().tenant(&self.tenant).resources_named || !self.options.resources.is_empty()
+    /// Whether somebody asked for what a grant reads by name, so that what is not granted is a failure.
+    fn is_named(&self, reader: &Tenant) -> bool {
+        self.config().tenant(reader).resources_named || !self.options.resources.is_empty()
+    }
+
+    /// Whose grant reads a resource.
+    fn reader(&self, resource: &ResourceName) -> &Tenant {
+        let reads = |part: &&Tenant| self.config().tenant(part).resources.contains(resource);
+        self.config().parts(&self.tenant).find(reads).unwrap_or(&self.tenant)
+    }
+
+    /// The session with which a resource is read. What is not read in this run has none of its own.
+    fn session_of(&self, resource: &ResourceName) -> &Session {
+        self.parts.get(self.reader(resource)).unwrap_or(&self.session)
+    }
+
+    /// The provider's time now, whoever was told it; `None` before the first answer.
+    fn provider_now(&self) -> Option<Timestamp> {
+        let sessions = std::iter::once(&*self.session).chain(self.parts.values());
+        sessions.filter_map(Session::provider_now).max()
     }
 
     /// Chooses what can be read: enabled, wished for, granted.
     fn choose(&self, report: &mut TenantReport) -> Vec<Chosen> {
-        let enabled = self.config().resources(&self.tenant);
-        let named = self.is_named();
-        for name in self.options.resources.iter().filter(|n| !enabled.iter().any(|r| r.name == **n)) {
+        let enabled = self.config().read_by(&self.tenant);
+        for name in self.options.resources.iter().filter(|n| !enabled.iter().any(|(r, _)| r.name == **n)) {
             let error = ConfigError::Invalid {
                 place: format!("--resource {name}"),
                 what: format!("tenant {} does not read {name}", self.tenant),
@@ -707,17 +849,17 @@ impl TenantRun {
         // A table's rows come with their parent's, and its deletions with its feed: naming one means all of them.
         let by = |name: &ResourceName| self.options.resources.contains(name);
         let wished = |r: &Resource| {
-            let child =
-                |c: &&Resource| matches!(&c.mode, Mode::Extracted { from, .. } if *from == r.name) && by(&c.name);
+            let child = |(c, _): &(&Resource, _)| {
+                matches!(&c.mode, Mode::Extracted { from, .. } if *from == r.name) && by(&c.name)
+            };
             let feed = matches!(&r.mode, Mode::Tombstones { of, .. } if by(of));
             self.options.resources.is_empty() || by(&r.name) || feed || enabled.iter().any(child)
         };
-        let mut missing = |r: &Resource, scope: &str| {
-            let error =
-                SyncError::NotGranted { tenant: self.tenant.clone(), resource: r.name.clone(), scope: scope.into() };
+        let mut missing = |r: &Resource, reader: &Tenant, scope: &str| {
+            let error = SyncError::NotGranted { tenant: reader.clone(), resource: r.name.clone(), scope: scope.into() };
             let entry = report.resources.entry(r.name.clone()).or_default();
             entry.mode = r.mode.word().into();
-            if named {
+            if self.is_named(reader) {
                 entry.outcome = Outcome::Failed;
                 report.failures.push(fail(Some(&r.name), &error));
             } else {
@@ -726,27 +868,37 @@ impl TenantRun {
             }
         };
         let mut chosen = Vec::new();
-        for r in enabled.iter().filter(|r| !matches!(r.mode, Mode::Extracted { .. }) && wished(r)) {
+        let mut unread = Vec::new();
+        for (r, reader) in enabled.iter().filter(|(r, _)| !matches!(r.mode, Mode::Extracted { .. }) && wished(r)) {
+            let of_r = |c: &Resource| matches!(&c.mode, Mode::Extracted { from, .. } if *from == r.name);
+            let session = match self.parts.get(*reader) {
+                Some(session) => session,
+                None if **reader == self.tenant => &self.session,
+                None => {
+                    unread.extend(enabled.iter().map(|(c, _)| *c).filter(|c| c.name == r.name || of_r(c)));
+                    continue;
+                }
+            };
             // What nobody named and the consent did not ask for is read where it happens to be granted, and else not missed.
-            let known = |s: &str| self.session.knows_scope(s);
-            if !named && r.default == ByDefault::Granted && !r.scope.as_deref().is_some_and(known) {
+            let known = |s: &str| session.knows_scope(s);
+            if !self.is_named(reader) && r.default == ByDefault::Granted && !r.scope.as_deref().is_some_and(known) {
                 continue;
             }
-            if let Some(scope) = r.scope.as_deref().filter(|s| !self.session.has_scope(s)) {
-                missing(r, scope);
+            if let Some(scope) = r.scope.as_deref().filter(|s| !session.has_scope(s)) {
+                missing(r, reader, scope);
                 continue;
             }
             let mut extract = Vec::new();
             let mut expands = Vec::new();
-            for c in &enabled {
+            for (c, _) in &enabled {
                 let Mode::Extracted { from, field } = &c.mode else { continue };
                 if *from != r.name {
                     continue;
                 }
                 let expand = r.expand.iter().find(|e| e.name == *field);
                 let scope = c.scope.as_deref().or_else(|| expand.and_then(|e| e.scope.as_deref()));
-                match scope.filter(|s| !self.session.has_scope(s)) {
-                    Some(scope) => missing(c, scope),
+                match scope.filter(|s| !session.has_scope(s)) {
+                    Some(scope) => missing(c, reader, scope),
                     None => {
                         extract.push((*c).clone());
                         expands.push(field.clone());
@@ -755,18 +907,23 @@ impl TenantRun {
             }
             chosen.push(Chosen { resource: (*r).clone(), extract, expands, confidential: false });
         }
-        self.choose_hidden(&mut chosen, named, report);
+        self.choose_hidden(&mut chosen, report);
+        for r in unread {
+            let entry = report.resources.entry(r.name.clone()).or_default();
+            (entry.outcome, entry.mode) = (Outcome::Failed, r.mode.word().into());
+        }
         chosen
     }
 
     /// Says of tables that were read before and are not any more, because a later consent left out their scope: nobody would
     /// miss what simply stays as it was.
     async fn fallen_behind(&self, report: &mut TenantReport) -> Result<(), SyncError> {
-        for r in self.config().resources(&self.tenant) {
+        for (r, _) in self.config().read_by(&self.tenant) {
+            let session = self.session_of(&r.name);
             if !self.options.resources.is_empty() && !report.resources.contains_key(&r.name) {
                 continue;
             }
-            let lacking = scopes::lacking(&self.config().provider, r, |scope| self.session.has_scope(scope));
+            let lacking = scopes::lacking(&self.config().provider, r, |scope| session.has_scope(scope));
             let Some(scope) = lacking else { continue };
             if self.commit_of(&r.name).await?.is_none_or(|c| c.body.kind == CommitKind::Erased) {
                 continue;
@@ -784,13 +941,14 @@ impl TenantRun {
     }
 
     /// Asks for confidential records where that is wanted and granted.
-    fn choose_hidden(&self, chosen: &mut [Chosen], named: bool, report: &mut TenantReport) {
+    fn choose_hidden(&self, chosen: &mut [Chosen], report: &mut TenantReport) {
         let Some(hidden) = &self.config().provider.confidential else { return };
         if !self.config().tenant(&self.tenant).confidential {
             return;
         }
         for c in chosen.iter_mut().filter(|c| c.resource.confidential.is_some()) {
-            if self.session.has_scope(&hidden.scope) {
+            let named = self.is_named(self.reader(&c.resource.name));
+            if self.session_of(&c.resource.name).has_scope(&hidden.scope) {
                 c.resource.query.push((hidden.param.clone(), hidden.value.clone()));
                 c.confidential = true;
                 continue;
@@ -892,11 +1050,15 @@ impl TenantRun {
     }
 
     /// Whether children need not be tried: their parents could not be read just now, and either none is known from before, or
-    /// what kept them from being read keeps every request from being answered.
+    /// what kept them from being read keeps every request from being answered. What is wrong with one grant is not with another.
     async fn is_hopeless(&self, resource: &Resource, report: &TenantReport) -> Result<bool, SyncError> {
         let Some(parent) = resource.mode.parent() else { return Ok(false) };
         let failed = report.resources.get(parent).is_some_and(|r| r.outcome == Outcome::Failed);
-        let general = |f: &Failure| f.code != ExitCode::Partial && f.resource.as_ref().is_none_or(|r| r == parent);
+        let alike = self.reader(parent) == self.reader(&resource.name);
+        let general = |f: &Failure| {
+            (f.code == ExitCode::Provider || alike && f.code != ExitCode::Partial)
+                && f.resource.as_ref().is_none_or(|r| r == parent)
+        };
         Ok(failed && (report.failures.iter().any(general) || self.commit_of(parent).await?.is_none()))
     }
 
@@ -983,19 +1145,19 @@ impl TenantRun {
     /// So a key that has not read these tables before is tried with one row, and an expand that is refused is left out.
     async fn expandable(&self, mut chosen: Chosen) -> Result<(Chosen, Vec<Done>), SyncError> {
         let resource = chosen.resource.clone();
-        if chosen.expands.is_empty() || self.session.kind() != CredentialKind::ApiKey {
+        let session = self.session_of(&resource.name);
+        if chosen.expands.is_empty() || session.kind() != CredentialKind::ApiKey {
             return Ok((chosen, Vec::new()));
         }
         let last = self.commit_of(&resource.name).await?;
         if last.is_some_and(|l| chosen.extract.iter().all(|c| l.body.along.contains(&c.name))) {
             return Ok((chosen, Vec::new()));
         }
-        let allowed =
-            async |expands: &[String]| match extract::peek(&self.session, &resource, expands, self.bound).await {
-                Ok(()) => Ok(true),
-                Err(ExtractError::Forbidden { .. }) => Ok(false),
-                Err(e) => Err(e),
-            };
+        let allowed = async |expands: &[String]| match extract::peek(session, &resource, expands, self.bound).await {
+            Ok(()) => Ok(true),
+            Err(ExtractError::Forbidden { .. }) => Ok(false),
+            Err(e) => Err(e),
+        };
         // What else goes wrong is met again, and told, by the listing itself.
         if !matches!(allowed(&chosen.expands).await, Ok(false)) || !matches!(allowed(&[]).await, Ok(true)) {
             return Ok((chosen, Vec::new()));
@@ -1010,7 +1172,7 @@ impl TenantRun {
             let mode = c.mode.word().into();
             let mut report = ResourceReport { outcome: Outcome::Skipped, mode, ..ResourceReport::default() };
             report.notes.push(format!("not granted: the API key may not read `{expand}` in {}", resource.name));
-            let failure = self.is_named().then(|| {
+            let failure = self.is_named(self.reader(&resource.name)).then(|| {
                 let scope = c.scope.clone().unwrap_or_default();
                 let error = SyncError::NotGranted { tenant: self.tenant.clone(), resource: c.name.clone(), scope };
                 fail(Some(&c.name), &error)

@@ -40,6 +40,11 @@ pub fn code(error: &SyncError) -> ExitCode {
         | SyncError::MassDelete { .. }
         | SyncError::Frozen { .. }
         | SyncError::Parents { .. } => ExitCode::Partial,
+        // The tenant is not busy: most of it was read.
+        SyncError::Part { source, .. } => match code(source) {
+            ExitCode::Busy => ExitCode::Partial,
+            of_the_part => of_the_part,
+        },
         SyncError::Died { .. } | SyncError::Rows { .. } => ExitCode::Bug,
     }
 }
@@ -47,7 +52,10 @@ pub fn code(error: &SyncError) -> ExitCode {
 /// The exit code of a failed authorization.
 pub(super) fn auth(error: &AuthError) -> ExitCode {
     match error {
-        AuthError::NotConnected { .. } | AuthError::Dead { .. } | AuthError::Unauthorized { .. } => ExitCode::Reconnect,
+        AuthError::NotConnected { .. }
+        | AuthError::Dead { .. }
+        | AuthError::Unauthorized { .. }
+        | AuthError::OtherAccount { .. } => ExitCode::Reconnect,
         AuthError::Connect { kind, .. } => match kind {
             Refused::Denied
             | Refused::StateMismatch

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Float64Type, Int64Type, TimestampMicrosecondType};
-use hirelake::auth::Auth;
-use hirelake::auth::connect::Callback;
+use hirelake::auth::connect::{Callback, Connected};
+use hirelake::auth::{Auth, AuthError};
 use hirelake::catalog::{Column, ColumnType, Mode, Resource};
 use hirelake::clock::{Clock, Timestamp};
 use hirelake::config::Config;
@@ -24,6 +24,8 @@ use crate::program::{search_every_log, search_files};
 
 /// The client that every test's app is.
 pub const CLIENT: &str = "test-client";
+/// The client of the app `second`, where a test has one; its secret and callback are those of the first.
+pub const SECOND_CLIENT: &str = "second-client";
 /// Planted wherever a secret stands: no output may hold any of them.
 pub const CLIENT_SECRET: &str = "canary-client-secret-5b1e";
 pub const CALLBACK: &str = "http://127.0.0.1:8914/callback";
@@ -44,6 +46,8 @@ pub struct Setup {
     pub config: String,
     /// Lines of the section `[defaults]`.
     pub defaults: String,
+    /// Whether there is an app `second`.
+    pub second: bool,
 }
 
 impl Default for Setup {
@@ -56,6 +60,7 @@ impl Default for Setup {
             refresh_leeway: Duration::ZERO,
             config: String::new(),
             defaults: "rate = { per_second = 1000.0, burst = 1000 }".into(),
+            second: false,
         }
     }
 }
@@ -80,12 +85,16 @@ impl Setup {
         let scopes = hirelake::catalog::embedded().unwrap().oauth.scopes;
         let sandbox = sandbox::start(sandbox::Options {
             accounts: self.accounts,
-            clients: vec![sandbox::Client {
-                id: CLIENT.into(),
-                secret: CLIENT_SECRET.into(),
-                redirect_uris: vec![CALLBACK.into()],
-                scopes,
-            }],
+            clients: [CLIENT, SECOND_CLIENT]
+                .into_iter()
+                .take(if self.second { 2 } else { 1 })
+                .map(|id| sandbox::Client {
+                    id: id.into(),
+                    secret: CLIENT_SECRET.into(),
+                    redirect_uris: vec![CALLBACK.into()],
+                    scopes: scopes.clone(),
+                })
+                .collect(),
             rate: self.rate,
             latency: self.latency,
             token_life: self.token_life,
@@ -95,7 +104,8 @@ impl Setup {
         })
         .await
         .unwrap();
-        write_config(dir.path(), &sandbox.url(), &self.defaults, &self.config);
+        let second = if self.second { app("second", SECOND_CLIENT, &sandbox.url(), dir.path()) } else { String::new() };
+        write_config(dir.path(), &sandbox.url(), &self.defaults, &format!("{}\n{second}", self.config));
         let config = Config::load_with(Some(&dir.path().join("hirelake.toml")), std::iter::empty()).unwrap();
         let world = World::open(Arc::new(config), clock).unwrap();
         Bench { control: sandbox.control(), sandbox, world, dir }
@@ -113,24 +123,14 @@ pub fn private(path: &Path, text: &str) {
 pub fn write_config(dir: &Path, url: &str, defaults: &str, sync: &str) -> PathBuf {
     private(&dir.join("vault.key"), VAULT_KEY);
     std::fs::write(dir.join("client.secret"), CLIENT_SECRET).unwrap();
-    let secret = dir.join("client.secret");
+    let main = app("main", CLIENT, url, dir);
     let path = dir.join("hirelake.toml");
     let text = format!(
         r#"lake = "lake"
 state = "state"
 [vault]
 key = {{ file = "vault.key" }}
-[apps.main]
-environment = "sandbox"
-client_id = "{CLIENT}"
-client_secret = {{ file = {secret:?} }}
-redirect_uris = ["{CALLBACK}"]
-api_base = "{url}/v1"
-authorize = "{url}/authorize"
-token = "{url}/oauth/token"
-revoke = "{url}/oauth/revoke"
-audience = "{url}/v1/"
-[defaults]
+{main}[defaults]
 {defaults}
 [sync]
 safety_lag = "1m"
@@ -139,6 +139,24 @@ safety_lag = "1m"
     );
     std::fs::write(&path, text).unwrap();
     path
+}
+
+/// The section of an app; its secret is in `dir`.
+fn app(name: &str, client: &str, url: &str, dir: &Path) -> String {
+    let secret = dir.join("client.secret");
+    format!(
+        r#"[apps.{name}]
+environment = "sandbox"
+client_id = "{client}"
+client_secret = {{ file = {secret:?} }}
+redirect_uris = ["{CALLBACK}"]
+api_base = "{url}/v1"
+authorize = "{url}/authorize"
+token = "{url}/oauth/token"
+revoke = "{url}/oauth/revoke"
+audience = "{url}/v1/"
+"#
+    )
 }
 
 pub fn tenant(name: &str) -> Tenant {
@@ -165,17 +183,23 @@ impl Bench {
 
     /// Connects a tenant to the account of the same name, through the consent page.
     pub async fn connect(&self, name: &str) {
+        self.connect_to(name, name, false).await.unwrap();
+    }
+
+    /// Connects a tenant to an account.
+    pub async fn connect_to(&self, name: &str, account: &str, force: bool) -> Result<Connected, AuthError> {
         let (state, run, tenant) = (self.state(), RunId::new(), tenant(name));
         let auth = self.auth(run);
-        let invitation = auth.invite(&tenant).unwrap();
+        let invitation = auth.invite(&tenant)?;
         let mut link = invitation.link.clone();
-        link.query_pairs_mut().append_pair("auto_accept", name);
+        link.query_pairs_mut().append_pair("auto_accept", account);
         let browser = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
         let answer = browser.get(link).send().await.unwrap();
         let back = answer.headers()["location"].to_str().unwrap().parse().unwrap();
         let lease = state.lease(&tenant, run).await.unwrap();
-        auth.exchange(&tenant, &lease, &invitation, Callback::from_url(&back), false).await.unwrap();
+        let connected = auth.exchange(&tenant, &lease, &invitation, Callback::from_url(&back), force).await;
         lease.release().await.unwrap();
+        connected
     }
 
     pub async fn sync_with(&self, options: Options) -> Report {

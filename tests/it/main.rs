@@ -25,6 +25,7 @@ mod lake;
 mod layout;
 mod lookups;
 mod paging;
+mod parts;
 mod privacy;
 mod program;
 mod rate_limit;
