@@ -208,7 +208,7 @@ fn scopes_are_mended_or_refused_and_it_is_said_which() {
     app main: `offline_access` is not among the scopes: added, because without it no refresh token comes back
 
     DIR/hirelake.toml:5:1: app main: 22 scopes are needed and lever allows 20 for one application
-    hint: enable fewer resources, or split them over two apps: offline_access applications:read:admin archive_reasons:read:admin audit_events:read:admin contact:read:admin diversity_surveys:read:admin eeo_responses:read:admin eeo_responses_pii:read:admin feedback:read:admin feedback_templates:read:admin files:read:admin form_templates:read:admin forms:read:admin groups:read:admin interviews:read:admin notes:read:admin offers:read:admin opportunities:read:admin panels:read:admin permissions:read:admin postings:read:admin referrals:read:admin
+    hint: enable fewer resources, or split them over two apps of one tenant, or one app and an API key: `hirelake catalog --scopes` prints how; needed are offline_access applications:read:admin archive_reasons:read:admin audit_events:read:admin contact:read:admin diversity_surveys:read:admin eeo_responses:read:admin eeo_responses_pii:read:admin feedback:read:admin feedback_templates:read:admin files:read:admin form_templates:read:admin forms:read:admin groups:read:admin interviews:read:admin notes:read:admin offers:read:admin opportunities:read:admin panels:read:admin permissions:read:admin postings:read:admin referrals:read:admin
     ");
 }
 
