@@ -699,6 +699,9 @@ impl Checker<'_> {
             ("on_delete", part.on_delete.is_some()),
             ("rate", part.rate.is_some()),
             ("reconcile", part.reconcile.is_some()),
+            ("privacy", !part.privacy.is_empty()),
+            ("confidential", part.confidential.is_some()),
+            ("schema", part.schema.is_some()),
         ];
         if let Some((key, _)) = set.iter().find(|(_, set)| *set) {
             let what = format!("tenant {name} is a part of {whole} and has no `{key}` of its own");
