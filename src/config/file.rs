@@ -780,6 +780,7 @@ impl Checker<'_> {
             };
             return Err(self.invalid(section, "app", format!("there is no app `{app}`"), hint));
         }
+        let app = app.or_else(|| only.cloned());
         let of_app = app.as_ref().and_then(|a| self.of_apps.get_key_value(a));
         // Those of whom the file says nothing are the defaults, over which their app's word stands all the same.
         let (lowest, own_word) = if section == "defaults" { (own, None) } else { (defaults, Some(own)) };
@@ -805,7 +806,7 @@ impl Checker<'_> {
             return Err(self.invalid(section, "schema", what, hint));
         }
         Ok(TenantConfig {
-            app: app.or_else(|| only.cloned()),
+            app,
             part_of: own.part_of.clone(),
             resources,
             resources_named: own.resources.is_some() || defaults.resources.is_some(),
