@@ -442,6 +442,25 @@ pub enum ColumnType {
     Struct(Vec<Column>),
 }
 
+impl ColumnType {
+    /// As a catalogue file writes it, the fields of a struct standing beside it; and the type inside its lists.
+    fn written(&self) -> (String, &Self) {
+        let mut inner = self;
+        let mut ty = String::new();
+        while let Self::List(item) = inner {
+            ty.push_str("list<");
+            inner = item;
+        }
+        let closing = ">".repeat(ty.len() / "list<".len());
+        match inner {
+            Self::Struct(_) => ty.push_str("struct"),
+            other => ty.push_str(&other.to_string()),
+        }
+        ty.push_str(&closing);
+        (ty, inner)
+    }
+}
+
 impl fmt::Display for ColumnType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

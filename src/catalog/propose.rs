@@ -160,17 +160,7 @@ fn comment(text: &str) -> String {
 }
 
 fn column(out: &mut String, c: &Column, depth: usize) {
-    let (mut inner, mut ty) = (&c.ty, String::new());
-    while let ColumnType::List(item) = inner {
-        ty.push_str("list<");
-        inner = item;
-    }
-    let closing = ">".repeat(ty.len() / "list<".len());
-    match inner {
-        ColumnType::Struct(_) => ty.push_str("struct"),
-        other => ty.push_str(&other.to_string()),
-    }
-    ty.push_str(&closing);
+    let (ty, inner) = c.ty.written();
     out.push_str(&format!("{{ name = {}, type = {}", quoted(&c.name), quoted(&ty)));
     // What is filled from a parent is not in the record; its source is whatever the rule makes of it.
     if c.from_parent.is_none() && camel_case(&c.name) != c.source {

@@ -125,18 +125,7 @@ fn cut(r: &Resource) -> String {
 
 /// A column, and below it the fields of a struct, two blanks further in.
 fn row(table: &mut Table, c: &Column, depth: usize) {
-    let mut inner = &c.ty;
-    let mut ty = String::new();
-    while let ColumnType::List(item) = inner {
-        ty.push_str("list<");
-        inner = item;
-    }
-    let closing = ">".repeat(ty.len() / "list<".len());
-    match inner {
-        ColumnType::Struct(_) => ty.push_str("struct"),
-        other => ty.push_str(&other.to_string()),
-    }
-    ty.push_str(&closing);
+    let (ty, inner) = c.ty.written();
     let mut marks = Vec::new();
     match (c.sensitive, c.class) {
         (true, Some(class)) => marks.push(format!("sensitive: {class}")),
