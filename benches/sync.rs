@@ -1,5 +1,5 @@
 //! A whole sync, from the sandbox's socket to files in their place, without a rate limit. What varies is whether the lake is
-//! empty or up to date.
+//! empty or up to date, and over how many tenants the same records are spread.
 
 #![expect(clippy::unwrap_used, reason = "a bench that cannot be set up should stop")]
 
@@ -28,16 +28,17 @@ fn main() {
     divan::main();
 }
 
-/// A provider of its own, a connected tenant and an empty lake.
+/// A provider of its own, connected tenants and an empty lake.
 struct Bench {
     sandbox: sandbox::Running,
     world: World,
     _dir: TempDir,
 }
 
-async fn bench() -> Bench {
+async fn bench(tenants: usize) -> Bench {
     let clock = Clock::system();
-    let accounts = vec![AccountSize::new("acme", OPPORTUNITIES)];
+    let names: Vec<String> = (0..tenants).map(|i| format!("t{i:03}")).collect();
+    let accounts = names.iter().map(|name| AccountSize::new(name, OPPORTUNITIES / tenants)).collect();
     let sandbox = sandbox::start(sandbox::Options { accounts, clock, ..sandbox::Options::default() }).await.unwrap();
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("client.secret"), "sandbox-secret").unwrap();
@@ -67,11 +68,14 @@ safety_lag = "0s"
     let config = Arc::new(Config::load_with(Some(&path), std::iter::empty()).unwrap());
     let world = World::open(config.clone(), clock).unwrap();
     let state = State::new(world.state.clone(), clock);
-    let (tenant, run): (Tenant, _) = ("acme".parse().unwrap(), RunId::new());
+    let run = RunId::new();
     let auth = Arc::new(Auth::new(config, state.clone(), clock, run).unwrap());
-    let lease = Arc::new(state.lease(&tenant, run).await.unwrap());
-    let key = Secret::new(sandbox.control().api_key("acme").unwrap());
-    auth.seed_api_key(&tenant, lease, key, false).await.unwrap();
+    for name in names {
+        let tenant: Tenant = name.parse().unwrap();
+        let lease = Arc::new(state.lease(&tenant, run).await.unwrap());
+        let key = Secret::new(sandbox.control().api_key(&name).unwrap());
+        auth.seed_api_key(&tenant, lease, key, false).await.unwrap();
+    }
     Bench { sandbox, world, _dir: dir }
 }
 
@@ -87,7 +91,7 @@ fn first_load(bencher: Bencher<'_, '_>) {
     let runtime = Runtime::new().unwrap();
     bencher
         .counter(ItemsCount::new(OPPORTUNITIES))
-        .with_inputs(|| runtime.block_on(bench()))
+        .with_inputs(|| runtime.block_on(bench(1)))
         .bench_local_values(|bench| runtime.block_on(sync_once(bench)));
 }
 
@@ -98,9 +102,19 @@ fn increment(bencher: Bencher<'_, '_>) {
     bencher
         .counter(ItemsCount::new(CHANGED))
         .with_inputs(|| {
-            let bench = runtime.block_on(async { sync_once(bench().await).await });
-            bench.sandbox.control().edit("acme", CHANGED, 1);
+            let bench = runtime.block_on(async { sync_once(bench(1).await).await });
+            bench.sandbox.control().edit("t000", CHANGED, 1);
             bench
         })
+        .bench_local_values(|bench| runtime.block_on(sync_once(bench)));
+}
+
+/// The same records of so many tenants: what a tenant costs beside its rows.
+#[divan::bench(args = [1, 10, 100], sample_count = 3, sample_size = 1)]
+fn fleet(bencher: Bencher<'_, '_>, tenants: usize) {
+    let runtime = Runtime::new().unwrap();
+    bencher
+        .counter(ItemsCount::new(OPPORTUNITIES))
+        .with_inputs(|| runtime.block_on(bench(tenants)))
         .bench_local_values(|bench| runtime.block_on(sync_once(bench)));
 }

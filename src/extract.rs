@@ -21,6 +21,12 @@ const FIRST: u32 = 1_000_000;
 const PEEKED: Duration = Duration::from_secs(3600);
 /// Pages of one window: a hundred million rows, far above any account's.
 const MOST_PAGES: u64 = 1_000_000;
+/// Pages of a listing that is read whole by every run, and whose keys are held at once: a million rows.
+const MOST_PAGES_HELD: u64 = 10_000;
+/// Pages in a row without a record: a filter may leave some empty, and a listing that has no end may leave them all.
+const MOST_EMPTY: u32 = 500;
+/// The longest page token: addresses are cut or refused somewhere above 8 KiB, and the longest seen has 400 bytes.
+const TOKEN_BYTES: usize = 8 << 10;
 
 /// Why a window could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -112,6 +118,68 @@ pub struct Decoded<T> {
     pub next: Option<String>,
     /// Whether there is a next one.
     pub more: bool,
+    /// Records that it holds, those included that could not be decoded.
+    pub records: usize,
+}
+
+/// Where a listing stands. Every token is used once; a listing ends, or is an error.
+#[derive(Debug)]
+pub(crate) struct Offsets {
+    next: Option<String>,
+    /// Hashes: a token may be long, and they may be a million.
+    seen: HashSet<u64>,
+    pages: u64,
+    most: u64,
+    empty: u32,
+}
+
+impl Offsets {
+    /// At the beginning.
+    pub(crate) fn new(mode: &Mode) -> Self {
+        let most = if *mode == Mode::Full { MOST_PAGES_HELD } else { MOST_PAGES };
+        Self { next: None, seen: HashSet::new(), pages: 0, most, empty: 0 }
+    }
+
+    /// The token of the page that is next; none for the first.
+    pub(crate) fn token(&self) -> Option<&str> {
+        self.next.as_deref()
+    }
+
+    /// Begins anew. Pages that were read still count.
+    fn restart(&mut self) {
+        (self.next, self.empty) = (None, 0);
+        self.seen.clear();
+    }
+
+    /// A page came. Whether there is another; an error when that makes no sense.
+    pub(crate) fn advance(&mut self, next: Option<String>, more: bool, records: usize) -> Result<bool, &'static str> {
+        self.pages += 1;
+        if !more {
+            return Ok(false);
+        }
+        let Some(token) = next.filter(|t| !t.is_empty()) else {
+            return Err("it says that there is more and gives no token for it");
+        };
+        if token.len() > TOKEN_BYTES {
+            return Err("a page token is longer than 8 KiB");
+        }
+        if !self.seen.insert(twox_hash::XxHash64::oneshot(0, token.as_bytes())) {
+            return Err("a page token came a second time");
+        }
+        self.empty = if records == 0 { self.empty + 1 } else { 0 };
+        if self.empty >= MOST_EMPTY {
+            return Err("five hundred in a row held no record, and it says that there is more");
+        }
+        if self.pages >= self.most {
+            return Err(if self.most == MOST_PAGES {
+                "there are more than a million"
+            } else {
+                "there are more than ten thousand"
+            });
+        }
+        self.next = Some(token);
+        Ok(true)
+    }
 }
 
 /// The filter and bounds of a window as query parameters: both bounds are inclusive at the provider, so a half-open window
@@ -133,9 +201,7 @@ pub struct Pager<'a> {
     resource: &'a Resource,
     path: String,
     query: Vec<(String, String)>,
-    next: Option<String>,
-    seen: HashSet<String>,
-    pages: u64,
+    offsets: Offsets,
     restarted: bool,
     done: bool,
     requests: u64,
@@ -162,9 +228,7 @@ impl<'a> Pager<'a> {
             resource,
             path: resource.path.clone(),
             query,
-            next: None,
-            seen: HashSet::new(),
-            pages: 0,
+            offsets: Offsets::new(&resource.mode),
             // Keys that are made of contents count equal ones from the listing's start: what was read cannot be told from what
             // would be read again.
             restarted: resource.content_key.is_some(),
@@ -206,9 +270,9 @@ impl<'a> Pager<'a> {
     ) -> Result<Option<Fetched<T>>, ExtractError> {
         while !self.done {
             let mut query = self.query.clone();
-            if let (Paging::Token { param, .. }, Some(token)) = (&self.resource.paging, &self.next) {
+            if let (Paging::Token { param, .. }, Some(token)) = (&self.resource.paging, self.offsets.token()) {
                 // Verbatim: the client's encoder encodes it once more, as the provider wants it (reference 3.2).
-                query.push((param.clone(), token.clone()));
+                query.push((param.clone(), token.to_owned()));
             }
             let path = &self.path;
             let (mut attempts, mut bytes) = (1, 0);
@@ -235,46 +299,30 @@ impl<'a> Pager<'a> {
             });
             let (decoded, received, date) = match answered? {
                 Ok(good) => good,
-                Err(answer) if answer.status == 400 && self.next.is_some() && !self.restarted => {
-                    tracing::warn!(tenant = %self.session.tenant(), resource = %self.resource.name, page = self.pages + 1, "a page token went stale; the window begins anew");
+                Err(answer) if answer.status == 400 && self.offsets.token().is_some() && !self.restarted => {
+                    tracing::warn!(tenant = %self.session.tenant(), resource = %self.resource.name, page = self.offsets.pages + 1, "a page token went stale; the window begins anew");
                     self.restarted = true;
-                    self.next = None;
-                    self.seen.clear();
+                    self.offsets.restart();
                     continue;
                 }
-                Err(answer) if answer.status == 400 && self.next.is_some() => {
+                Err(answer) if answer.status == 400 && self.offsets.token().is_some() => {
                     return Err(self.senseless("a page token was refused again after the window had begun anew (400)"));
                 }
                 Err(answer) => return Err(self.refused(&answer)),
             };
-            self.pages += 1;
-            self.advance(decoded.next, decoded.more)?;
+            let more = decoded.more && self.resource.paging != Paging::Single;
+            match self.offsets.advance(decoded.next, more, decoded.records) {
+                Ok(more) => self.done = !more,
+                Err(why) => return Err(self.senseless(why)),
+            }
             return Ok(Some(Fetched { page: decoded.page, received, date }));
         }
         Ok(None)
     }
 
-    fn advance(&mut self, next: Option<String>, more: bool) -> Result<(), ExtractError> {
-        if !more || self.resource.paging == Paging::Single {
-            self.done = true;
-            return Ok(());
-        }
-        let Some(token) = next.filter(|t| !t.is_empty()) else {
-            return Err(self.senseless("it says that there is more and gives no token for it"));
-        };
-        if !self.seen.insert(token.clone()) {
-            return Err(self.senseless("a page token came a second time"));
-        }
-        if self.pages >= MOST_PAGES {
-            return Err(self.senseless("there are more than a million"));
-        }
-        self.next = Some(token);
-        Ok(())
-    }
-
     fn senseless(&self, why: &'static str) -> ExtractError {
         let (tenant, resource) = (self.session.tenant().clone(), self.resource.name.clone());
-        ExtractError::Paging { tenant, resource, page: self.pages, why }
+        ExtractError::Paging { tenant, resource, page: self.offsets.pages, why }
     }
 
     fn refused(&self, answer: &Answer) -> ExtractError {
@@ -420,5 +468,60 @@ pub async fn exists(session: &Session, resource: &Resource, item: &str, id: &str
         Meaning::Fine => Ok(true),
         Meaning::NotFound => Ok(false),
         _ => Err(refused(session, resource, &path, &[], &answer)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What comes of so many pages, each with an offset of its own.
+    fn pages(mode: &Mode, pages: u64, records: usize) -> Result<bool, &'static str> {
+        let mut offsets = Offsets::new(mode);
+        let mut more = Ok(true);
+        for n in 0..pages {
+            more = offsets.advance(Some(format!("token {n}")), true, records);
+            more?;
+        }
+        more
+    }
+
+    #[test]
+    fn a_listing_that_never_ends_is_an_error() {
+        let (held, window) = (Mode::Full, Mode::Incremental { cursor: filter(), load: None, bare: false });
+        assert_eq!(pages(&held, MOST_PAGES_HELD - 1, 1), Ok(true));
+        assert!(pages(&held, MOST_PAGES_HELD, 1).unwrap_err().contains("ten thousand"));
+        assert_eq!(pages(&window, MOST_PAGES_HELD, 1), Ok(true));
+        assert_eq!(pages(&window, u64::from(MOST_EMPTY) - 1, 0), Ok(true));
+        assert!(pages(&window, u64::from(MOST_EMPTY), 0).unwrap_err().contains("five hundred"));
+    }
+
+    fn filter() -> TimeFilter {
+        crate::catalog::embedded()
+            .unwrap()
+            .resources
+            .iter()
+            .find_map(|r| match &r.mode {
+                Mode::Incremental { cursor, .. } => Some(cursor.clone()),
+                _ => None,
+            })
+            .unwrap()
+    }
+
+    #[test]
+    fn an_offset_is_used_once_and_is_no_longer_than_an_address() {
+        let mut offsets = Offsets::new(&Mode::Full);
+        assert_eq!(offsets.advance(Some("a".into()), true, 1), Ok(true));
+        assert_eq!(offsets.token(), Some("a"));
+        assert!(offsets.advance(Some("a".into()), true, 1).unwrap_err().contains("second time"));
+        assert!(offsets.advance(Some("x".repeat(TOKEN_BYTES + 1)), true, 1).unwrap_err().contains("8 KiB"));
+        for none in [None, Some(String::new())] {
+            assert!(offsets.advance(none, true, 1).unwrap_err().contains("no token"));
+        }
+        assert_eq!(offsets.advance(Some("a".into()), false, 0), Ok(false));
+        // A window that begins anew may meet them again.
+        offsets.restart();
+        assert_eq!(offsets.token(), None);
+        assert_eq!(offsets.advance(Some("a".into()), true, 1), Ok(true));
     }
 }

@@ -17,6 +17,7 @@
 //! - [`connect`]: the page on which customers connect by themselves.
 //! - [`keepalive`] and [`disconnect`]: a grant is refreshed before its idle limit, and let go when it is no longer wanted.
 //! - [`sandbox`] and [`demo`]: a pretend provider, and the whole path in a minute.
+//! - `fuzz`: what holds of everything that comes from outside; only tests and the fuzzer build it.
 
 pub mod cli;
 
@@ -63,6 +64,9 @@ pub mod disconnect;
 pub mod sandbox;
 
 pub mod demo;
+
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 
 pub mod clock;
 pub mod names;

@@ -146,6 +146,16 @@ pub struct Active {
     pub rows: u64,
 }
 
+/// In which order a load's windows are cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// From now back: fewest requests, since the beginning of the account is not known.
+    Falling,
+    /// The years from now back, but within a year from its beginning on: as its file is sorted, so that it can be written while
+    /// they are read. Costs a request or two a year.
+    Rising,
+}
+
 /// Cuts what is left of a first load into windows, newest first, each sized by what its neighbours held. A window costs one
 /// half-empty page, so there are few; they end together, because permits go to the one with most left ([`Splitter::left`]).
 #[derive(Debug, Clone)]
@@ -156,21 +166,27 @@ pub struct Splitter {
     last: Option<i64>,
     finished: Vec<(Window, u64)>,
     rows: u64,
-    /// Whether a window held far less than its neighbours let expect.
-    thin: bool,
+    /// The end of a window that held far less than its neighbours let expect.
+    thin: Option<Timestamp>,
 }
 
 impl Splitter {
     /// A splitter of `gaps` (oldest first). `known` is a window that an earlier run read, with its rows.
     #[must_use]
     pub fn new(gaps: Vec<Window>, known: Option<(Window, u64)>) -> Self {
-        Self { gaps, last: None, finished: known.into_iter().collect(), rows: 0, thin: false }
+        Self { gaps, last: None, finished: known.into_iter().collect(), rows: 0, thin: None }
     }
 
     /// Whether everything was cut.
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.gaps.is_empty()
+    }
+
+    /// What was not cut yet, oldest first.
+    #[must_use]
+    pub fn gaps(&self) -> &[Window] {
+        &self.gaps
     }
 
     /// A window was read to its end.
@@ -180,7 +196,9 @@ impl Splitter {
             (seen > ROWS_FOR_TRUST).then(|| density * (window.to.ms() - from.ms()) as f64)
         });
         // A few rows fewer than a few is chance; far fewer than hundreds is the end.
-        self.thin |= expected.is_some_and(|e| e >= 100.0 && (rows as f64) < THIN * e);
+        if expected.is_some_and(|e| e >= 100.0 && (rows as f64) < THIN * e) {
+            self.thin = self.thin.max(Some(window.to));
+        }
         self.rows += rows;
         self.finished.push((window, rows));
     }
@@ -188,9 +206,19 @@ impl Splitter {
     /// Rows a millisecond next to `t`, by the two finished windows nearest to it; else by what active ones hold already. And
     /// on how many rows that stands.
     fn density(&self, t: Timestamp, active: &[Active]) -> Option<(f64, u64)> {
-        let mut near: Vec<_> = self.finished.iter().filter_map(|(w, n)| Some((w.from?, w.to, *n))).collect();
-        near.sort_by_key(|(from, to, _)| (from.ms() - t.ms()).abs().min((to.ms() - t.ms()).abs()));
-        near.truncate(2);
+        // The two nearest, the nearer one first.
+        let mut two: [Option<(i64, usize)>; 2] = [None; 2];
+        for (i, (w, _)) in self.finished.iter().enumerate() {
+            let Some(from) = w.from else { continue };
+            let away = (from.ms() - t.ms()).abs().min((w.to.ms() - t.ms()).abs());
+            if two[0].is_none_or(|(a, _)| away < a) {
+                two = [Some((away, i)), two[0]];
+            } else if two[1].is_none_or(|(a, _)| away < a) {
+                two[1] = Some((away, i));
+            }
+        }
+        let finished = two.into_iter().flatten().filter_map(|(_, i)| self.finished.get(i));
+        let mut near: Vec<_> = finished.filter_map(|(w, n)| Some((w.from?, w.to, *n))).collect();
         if near.is_empty() {
             near = active
                 .iter()
@@ -207,15 +235,20 @@ impl Splitter {
     /// page of the first one.
     ///
     /// `most_rows` is what there is time for before a deadline; `u64::MAX` without one.
-    pub fn next(&mut self, active: &[Active], most_rows: u64) -> Option<Window> {
+    pub fn next(&mut self, active: &[Active], most_rows: u64, order: Order) -> Option<Window> {
         let gap = *self.gaps.last()?;
+        if order == Order::Rising
+            && let Some(window) = self.rising(gap, active, most_rows)
+        {
+            return Some(window);
+        }
         let length = match self.last {
             None if self.finished.is_empty() => i64::try_from(FIRST.as_millis()).unwrap_or(i64::MAX),
             Some(_) if self.finished.is_empty() && (active.iter().all(|a| a.rows == 0) || active.len() >= BLIND) => {
                 return None;
             }
             Some(last) if self.finished.is_empty() => last.saturating_mul(LADDER),
-            _ if self.thin => i64::MAX,
+            _ if self.thin.is_some_and(|thin| gap.to <= thin) => i64::MAX,
             last => {
                 let last = last.unwrap_or(i64::MAX / 8);
                 let (density, seen) = self.density(gap.to, active).unwrap_or((0.0, 0));
@@ -241,6 +274,36 @@ impl Splitter {
         let window = self.cut(gap, length);
         self.last = Some(window.from.map_or(i64::MAX / 8, |f| window.to.ms() - f.ms()).max(1));
         Some(window)
+    }
+
+    /// The next window from the beginning of the year in which `gap` ends: where there are many rows, and nothing has shown yet
+    /// that the account began in it.
+    fn rising(&mut self, gap: Window, active: &[Active], most_rows: u64) -> Option<Window> {
+        let year = year_start(Timestamp::from_ms(gap.to.ms() - 1));
+        let begin = gap.from.map_or(year, |from| from.max(year));
+        let (density, seen) = self.density(begin, active)?;
+        let length = gap.to.ms() - begin.ms();
+        let windows = (density * length as f64 / FEWEST_ROWS.min(most_rows) as f64).round();
+        if self.finished.is_empty()
+            || seen < ROWS_FOR_TRUST
+            || self.thin.is_some()
+            || windows < 2.0 && gap.from < Some(year)
+        {
+            return None;
+        }
+        self.gaps.pop();
+        if gap.from.is_none_or(|from| from < begin) {
+            self.gaps.push(Window::new(gap.from, begin));
+        }
+        let end = match windows < 1.5 {
+            true => gap.to,
+            false => Timestamp::from_ms(begin.ms() + (length as f64 / windows) as i64),
+        };
+        if end < gap.to {
+            self.gaps.push(Window::new(Some(end), gap.to));
+        }
+        self.last = Some((end.ms() - begin.ms()).max(1));
+        Some(Window::new(Some(begin), end))
     }
 
     /// Takes about `length` off the newer end of `gap`, ending at a year's turn when one is near.
@@ -296,14 +359,14 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_ms(1_790_000_000_000);
 
     /// Plays a load against a made-up history; returns the windows cut and the pages read.
-    fn play(rows_at: impl Fn(Window) -> u64, at_once: usize) -> (Vec<Window>, u64) {
+    fn play(rows_at: impl Fn(Window) -> u64, at_once: usize, order: Order) -> (Vec<Window>, u64) {
         let mut splitter = Splitter::new(vec![Window::new(None, NOW)], None);
         let mut active: Vec<(Active, u64)> = Vec::new();
         let (mut windows, mut pages) = (Vec::new(), 0);
         loop {
             while active.len() < at_once {
                 let seen: Vec<Active> = active.iter().map(|(a, _)| *a).collect();
-                let Some(window) = splitter.next(&seen, u64::MAX) else { break };
+                let Some(window) = splitter.next(&seen, u64::MAX, order) else { break };
                 windows.push(window);
                 active.push((Active { window, rows: 0 }, rows_at(window)));
             }
@@ -332,16 +395,40 @@ mod tests {
 
     #[test]
     fn windows_are_few_and_pages_hardly_more_than_the_rows_ask_for() {
-        for (total, years, most_extra) in
-            [(0, 5, 4), (1, 5, 4), (200, 5, 5), (20_000, 3, 9), (20_000, 5, 9), (20_000, 12, 12), (1_000_000, 5, 260)]
-        {
-            let (windows, pages) = play(even(total, years), 4);
+        use Order::{Falling, Rising};
+        for (order, total, years, most_extra) in [
+            (Falling, 0, 5, 4),
+            (Falling, 1, 5, 4),
+            (Falling, 200, 5, 5),
+            (Falling, 20_000, 3, 9),
+            (Falling, 20_000, 5, 9),
+            (Falling, 20_000, 12, 12),
+            (Falling, 1_000_000, 5, 260),
+            (Rising, 0, 5, 4),
+            (Rising, 200, 5, 5),
+            (Rising, 20_000, 5, 14),
+            (Rising, 100_000, 5, 60),
+            (Rising, 100_000, 12, 60),
+        ] {
+            let (windows, pages) = play(even(total, years), 4, order);
             let extra = pages - total.div_ceil(100);
-            assert!(
-                extra <= most_extra,
-                "{total} rows over {years} years: {extra} extra pages, {} windows",
-                windows.len()
-            );
+            let told =
+                format!("{total} rows over {years} years, {order:?}: {extra} extra pages, {} windows", windows.len());
+            assert!(extra <= most_extra, "{told}");
+        }
+    }
+
+    #[test]
+    fn a_year_rises_and_the_years_fall() {
+        let (windows, _) = play(even(100_000, 5), 1, Order::Rising);
+        let year = |w: &Window| year_start(Timestamp::from_ms(w.to.ms() - 1));
+        for pair in windows.windows(2).skip(2) {
+            // But for the year in which the account began.
+            let [a, b] = pair else { continue };
+            if year(b).ms() > NOW.ms() - 5 * 365 * DAY {
+                let rises = year(a) == year(b) && Some(a.to) == b.from;
+                assert!(rises || year(a) > year(b) && b.from == Some(year(b)), "{a:?} then {b:?}");
+            }
         }
     }
 
@@ -369,7 +456,7 @@ mod tests {
             }
             while chains.len() < at_once {
                 let seen: Vec<Active> = chains.iter().map(|c| c.active).collect();
-                let Some(window) = splitter.next(&seen, u64::MAX) else { break };
+                let Some(window) = splitter.next(&seen, u64::MAX, Order::Falling) else { break };
                 windows += 1;
                 chains.push(Chain {
                     active: Active { window, rows: 0 },
@@ -413,8 +500,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn windows_cover_everything_once(total in 0u64..50_000, years in 1i64..15, at_once in 1usize..9) {
-            let (mut windows, _) = play(even(total, years), at_once);
+        fn windows_cover_everything_once(total in 0u64..50_000, years in 1i64..15, at_once in 1usize..9, rising: bool) {
+            let order = if rising { Order::Rising } else { Order::Falling };
+            let (mut windows, _) = play(even(total, years), at_once, order);
             windows.sort();
             prop_assert_eq!(windows[0].from, None);
             prop_assert_eq!(windows.last().unwrap().to, NOW);

@@ -154,6 +154,13 @@ pub struct Connected {
     pub account: Option<String>,
 }
 
+/// An invitation that waits for this `state`.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz_invitation(state: &str) -> Option<Invitation> {
+    let url: Url = "http://127.0.0.1:8914/callback".parse().ok()?;
+    Some(Invitation { link: url.clone(), redirect_uri: url, state: Secret::new(state), verifier: None })
+}
+
 impl Callback {
     /// Reads the address that a browser ended on.
     #[must_use]

@@ -37,13 +37,50 @@ use crate::clock::{Clock, Timestamp};
 use crate::config::{App, Config, ConfigError, SecretSource};
 use crate::http::{
     self, Allowance, Answer, Asked, Budget, Call, Client, Credential, Gate, HttpError, Judged, Method, Priority,
-    Symptom,
+    Symptom, Weather,
 };
 use crate::names::{AppName, RunId, Tenant};
 use crate::secret::Secret;
 use crate::state::{Entry, Lease, Line, State, StateError};
 use spool::Spool;
 use vault::{Vault, VaultError};
+
+/// What `fuzz` looks at of tokens that were taken.
+#[cfg(any(test, fuzzing))]
+#[derive(Debug)]
+pub(crate) struct FuzzIssued {
+    pub(crate) sendable: bool,
+    pub(crate) life_s: u64,
+    pub(crate) account: Option<String>,
+    pub(crate) scopes: Vec<String>,
+    pub(crate) debug: String,
+}
+
+/// What is made of an answer of the token endpoint at the time 0; a refusal as it is told.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz_token(status: u16, body: &[u8]) -> Result<FuzzIssued, String> {
+    let answer = Answer {
+        status,
+        date: None,
+        retry_after: None,
+        content_type: None,
+        body: bytes::Bytes::copy_from_slice(body),
+        received: Timestamp::from_ms(0),
+        attempts: 1,
+    };
+    let issued = token::judge(&answer).map_err(|e| format!("{e}\n{}", e.hint()))?;
+    let visible = |s: &Secret| !s.expose().is_empty() && s.expose().bytes().all(|b| b.is_ascii_graphic());
+    Ok(FuzzIssued {
+        sendable: visible(&issued.access) && issued.refresh.as_ref().is_none_or(visible),
+        life_s: issued.expires_at.since(Timestamp::from_ms(0)).as_secs(),
+        account: issued.account.clone(),
+        scopes: issued.scopes.clone(),
+        debug: format!("{:?} {:?}", issued.access, issued.refresh),
+    })
+}
+
+#[cfg(any(test, fuzzing))]
+pub(crate) use connect::fuzz_invitation;
 
 /// Attempts while the token endpoint cannot be reached at all: nothing was sent, so nothing can be lost by trying.
 const UNREACHABLE_TRIES: u32 = 5;
@@ -235,6 +272,8 @@ pub struct Auth {
     successor: StdMutex<Option<Secret>>,
     /// Requests that the run may make.
     allowance: Option<Arc<Allowance>>,
+    /// What the tenants of a run know together of the provider being out; whoever only looks waits for no outage.
+    weather: Option<Arc<Weather>>,
     /// What the lake holds of the tenant that is to be connected, where somebody looked.
     known: Option<known::Known>,
 }
@@ -307,6 +346,7 @@ impl Auth {
             flights: StdMutex::default(),
             successor: StdMutex::default(),
             allowance: None,
+            weather: None,
             known: None,
         })
     }
@@ -322,6 +362,13 @@ impl Auth {
     #[must_use]
     pub fn within(self, allowance: Option<Arc<Allowance>>) -> Self {
         Self { allowance, ..self }
+    }
+
+    /// The same for a run that waits some minutes for a provider that is out, once for all its requests and tenants: what they
+    /// know of it together is `weather`.
+    #[must_use]
+    pub fn patient(self, weather: Arc<Weather>) -> Self {
+        Self { weather: Some(weather), ..self }
     }
 
     /// Judges who was refused in this run: dead, or of an app that is suspected. Marks the dead, each under its lease; one
@@ -458,7 +505,8 @@ impl Auth {
         Session {
             keeper: Arc::new(keeper),
             gate: gate.unwrap_or_else(|| {
-                Arc::new(Gate::new(self.clock, self.config.tenant(tenant).rate).within(self.allowance.clone()))
+                let gate = Gate::new(self.clock, self.config.tenant(tenant).rate);
+                Arc::new(gate.within(self.allowance.clone()).watching(self.weather.clone()))
             }),
             endpoints: self.config.endpoints(tenant).clone(),
             scopes: StdMutex::default(),

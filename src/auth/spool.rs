@@ -187,7 +187,12 @@ fn anew(path: &Path, text: &[u8]) -> io::Result<File> {
         return Err(io::Error::other("something that is not ours is in its place"));
     }
     let folder = path.parent().unwrap_or(Path::new("."));
+    let new = !folder.exists();
     private_folder(folder)?;
+    // Its own name must be as durable as what it holds.
+    if new && let Some(Ok(above)) = folder.parent().map(File::open) {
+        above.sync_all()?;
+    }
     let mut file = tempfile::Builder::new().prefix("hirelake-unsaved.").tempfile_in(folder)?;
     file.write_all(text)?;
     file.as_file().sync_all()?;

@@ -116,7 +116,8 @@ pub(super) async fn post(
 
 /// Waits for a permit of [`post_paid`].
 pub(super) async fn permit(gate: &Gate) {
-    gate.permit(Priority(u32::MAX)).await;
+    // An app's gate watches for no outage, so it never says no: each grant's requests are counted one by one.
+    let _ = gate.permit(Priority(u32::MAX)).await;
 }
 
 /// [`post`] by one who has the permit.
@@ -183,11 +184,13 @@ fn unsent(e: HttpError) -> TokenError {
     }
 }
 
-fn judge(answer: &Answer) -> Result<Issued, TokenError> {
+pub(super) fn judge(answer: &Answer) -> Result<Issued, TokenError> {
     if http::meaning(answer.status) == http::Meaning::Fine {
         let unusable = || TokenError::Unanswered("a success without an access token".into());
         let good: Good = serde_json::from_slice(&answer.body).map_err(|_| unusable())?;
-        if good.access_token.is_empty() {
+        // What no header takes (RFC 6749: visible characters) could not be sent, and would be met as an error of the network.
+        let visible = |t: &str| !t.is_empty() && t.bytes().all(|b| b.is_ascii_graphic());
+        if !visible(&good.access_token) || good.refresh_token.as_deref().is_some_and(|r| !r.is_empty() && !visible(r)) {
             return Err(unusable());
         }
         let seconds = good.expires_in.and_then(|v| v.as_u64().or_else(|| v.as_str()?.parse().ok()));
@@ -223,7 +226,7 @@ fn account(token: &str) -> Option<String> {
     let claims: serde_json::Value = serde_json::from_slice(&bytes).ok()?;
     let claims = claims.as_object()?;
     let id = claims.iter().find(|(k, _)| k.ends_with("/accountId") || *k == "accountId")?.1.as_str()?;
-    (id.len() <= 200).then(|| id.to_owned())
+    (id.len() <= 200 && !id.chars().any(char::is_control)).then(|| id.to_owned())
 }
 
 #[cfg(test)]
@@ -258,6 +261,8 @@ mod tests {
             (404, ""),
             (200, "<html>canary</html>"),
             (200, r#"{"access_token":""}"#),
+            (200, r#"{"access_token":"canary\nx"}"#),
+            (200, r#"{"access_token":"x","refresh_token":"canary y"}"#),
         ]
         .into_iter()
         .map(|(status, body)| {
@@ -284,6 +289,10 @@ mod tests {
           check the app's hosts and credentials; no grant was harmed
         404: the token endpoint answers 404
           check the app's hosts and credentials; no grant was harmed
+        200: the token endpoint gave no usable answer (a success without an access token)
+          run again later: the next run asks once more, and the grant is kept until the provider says that it is gone
+        200: the token endpoint gave no usable answer (a success without an access token)
+          run again later: the next run asks once more, and the grant is kept until the provider says that it is gone
         200: the token endpoint gave no usable answer (a success without an access token)
           run again later: the next run asks once more, and the grant is kept until the provider says that it is gone
         200: the token endpoint gave no usable answer (a success without an access token)

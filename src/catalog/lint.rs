@@ -115,6 +115,12 @@ pub fn lint_text(name: &str, text: &str, folder: Option<&Path>) -> Result<Vec<Li
     Ok(look(&sources, &[name.to_owned()], BTreeMap::new()))
 }
 
+/// What is said of a catalogue file beside the same that `fuzz_assemble` reads.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz_lint(name: &str, text: &str) -> Vec<Linted> {
+    look(&super::parse::fuzz_sources(name, text), &[name.to_owned()], BTreeMap::new())
+}
+
 /// Columns by which a text extends a resource; none when it is no catalogue.
 #[must_use]
 pub fn columns_in(text: &str, resource: &str) -> usize {

@@ -19,6 +19,7 @@ use url::{Host, Url};
 
 pub use lint::{Finding, Linted, columns_in, lint, lint_text};
 pub(crate) use parse::camel_case;
+pub(crate) use parse::shortened;
 pub use parse::{CatalogError, embedded, is_plain_path, load};
 pub use privacy::{Act, Class, Privacy, held_by};
 pub use propose::{Names, Proposed, extension, is_personal, may_be_time, proposal, quoted};
@@ -27,6 +28,8 @@ pub use table::{
     DELETED_AT, EXTRA, Granularity, HASH, Layout, Order, PartitionValue, SYNCED_AT, SYSTEM_COLUMNS, Table, arrow_type,
     schema,
 };
+#[cfg(any(test, fuzzing))]
+pub(crate) use {lint::fuzz_lint, parse::fuzz_assemble};
 
 use crate::names::ResourceName;
 

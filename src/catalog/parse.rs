@@ -19,7 +19,7 @@ use super::{
     Granularity, Mode, OAuthFacts, Paging, Partition, Provider, Rate, Resource, Skip, SkipIf, Span, TimeFilter,
     arrow_type, held_by,
 };
-use crate::names::ResourceName;
+use crate::names::{ResourceName, nearest};
 
 /// The catalogue that ships with the binary, and the name it has in messages.
 const EMBEDDED: (&str, &str) = ("pipelines/lever.toml", include_str!("../../pipelines/lever.toml"));
@@ -27,6 +27,8 @@ const EMBEDDED: (&str, &str) = ("pipelines/lever.toml", include_str!("../../pipe
 const MAX_FILE_BYTES: u64 = 1 << 20;
 /// Most files of a folder.
 const MAX_FILES: usize = 100;
+/// Longest message: the longest list of known keys is a third of it.
+const MAX_MESSAGE_BYTES: usize = 2000;
 /// Most resources of a provider.
 const MAX_RESOURCES: usize = 500;
 /// Most columns of a resource, nested fields included: readers of Parquet slow down long before.
@@ -103,6 +105,24 @@ pub fn load(folder: Option<&Path>) -> Result<Provider, CatalogError> {
     assemble(&sources)
 }
 
+/// The first resources of the embedded catalogue and one more file of this text: the whole of it would take a hundred times
+/// as long as what is looked at.
+#[cfg(any(test, fuzzing))]
+pub(super) fn fuzz_sources(name: &str, text: &str) -> [Source; 2] {
+    const RESOURCES: usize = 4;
+    let mut base = Source::embedded();
+    if let Some((end, _)) = base.text.match_indices("\n[[resource]]").nth(RESOURCES) {
+        base.text.truncate(end);
+    }
+    [base, Source { name: name.to_owned(), text: text.to_owned() }]
+}
+
+/// What is made of a catalogue file.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz_assemble(name: &str, text: &str) -> Result<Provider, CatalogError> {
+    assemble(&fuzz_sources(name, text))
+}
+
 pub(super) fn toml_files(folder: &Path) -> Result<Vec<PathBuf>, CatalogError> {
     let failed = |source| CatalogError::Read { path: folder.display().to_string(), source };
     let mut paths = Vec::new();
@@ -150,6 +170,7 @@ impl Source {
         }
     }
 
+    /// A mistake at a place. However long the name or value is that it quotes, it is a sentence.
     pub(super) fn fault(&self, at: Range<usize>, message: impl Into<String>, hint: Option<String>) -> CatalogError {
         let mut end = at.start.min(self.text.len());
         while !self.text.is_char_boundary(end) {
@@ -160,8 +181,8 @@ impl Source {
             file: self.name.clone(),
             line: before.matches('\n').count() + 1,
             column: before.rsplit('\n').next().unwrap_or_default().chars().count() + 1,
-            message: message.into(),
-            hint,
+            message: shortened(message.into(), MAX_MESSAGE_BYTES),
+            hint: hint.map(|h| shortened(h, MAX_MESSAGE_BYTES)),
         }
     }
 
@@ -184,6 +205,16 @@ impl Source {
     }
 }
 
+/// A text of at most so many bytes, cut at a letter.
+pub(crate) fn shortened(mut text: String, most: usize) -> String {
+    if text.len() > most {
+        let end = (0..=most).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0);
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}
+
 /// serde's message, in our words and with the key.
 fn reworded(message: &str, key: Option<&str>) -> (String, Option<String>) {
     let first = message.lines().next().unwrap_or_default();
@@ -202,28 +233,6 @@ fn reworded(message: &str, key: Option<&str>) -> (String, Option<String>) {
         Some(key) if first.starts_with("invalid") => (format!("key `{key}`: {first}"), None),
         _ => (first.to_owned(), None),
     }
-}
-
-/// The candidate that is at most a third of the word's length away.
-fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let limit = (word.chars().count() / 3).max(2);
-    candidates.into_iter().map(|c| (distance(word, c), c)).filter(|(d, _)| *d <= limit).min().map(|(_, c)| c)
-}
-
-/// Edits that turn one word into the other (Levenshtein).
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = i;
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let substituted = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 // What a file may say. `Spanned` wherever a later check may have to point at it.
@@ -2003,7 +2012,6 @@ mod tests {
 
     #[test]
     fn the_nearest_word_is_near() {
-        assert_eq!(distance("kitten", "sitting"), 3);
         assert_eq!(nearest("scop", ["scope", "source"]), Some("scope"));
         assert_eq!(nearest("colour", ["scope", "about"]), None);
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{ByDefault, Mode, Provider, Resource};
+use crate::names::nearest;
 
 /// Why a list of scopes cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -205,31 +206,6 @@ pub fn lacking<'a>(provider: &'a Provider, r: &'a Resource, granted: impl Fn(&st
     };
     let needed = [from.and_then(|f| f.scope.as_deref()), r.scope.as_deref().or(along)];
     needed.into_iter().flatten().find(|scope| !granted(scope))
-}
-
-/// The closest of `known` to what a person wrote, when it is close enough to be meant.
-pub fn nearest<'a>(text: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    known
-        .map(|k| (distance(text, k), k))
-        .filter(|(d, k)| *d <= 2.max(k.len() / 4))
-        .min_by_key(|(d, _)| *d)
-        .map(|(_, k)| k)
-}
-
-/// Levenshtein's distance; inputs are names of at most a few dozen bytes.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().take(100).collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().take(100).enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let up = row[j + 1];
-            row[j + 1] = (diagonal + usize::from(x != *y)).min(up + 1).min(row[j] + 1);
-            diagonal = up;
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
 use serde::{Deserialize, Serialize};
 
 use super::{Column, ColumnType, Mode, Resource};
+use crate::clock::Timestamp;
 use crate::names::ResourceName;
 
 /// When this version of the row was first seen.
@@ -96,6 +97,24 @@ pub enum PartitionValue {
     Bucket(u16),
     /// The record has no partition time.
     Null,
+}
+
+impl PartitionValue {
+    /// The time that it stands for (UTC, the end left out), where it stands for one.
+    #[must_use]
+    pub fn span(self) -> Option<(Timestamp, Timestamp)> {
+        let ((year, month), (next_year, next_month)) = match self {
+            Self::Year(y) => ((y, 1), (y.checked_add(1)?, 1)),
+            Self::Month(y, 12) => ((y, 12), (y.checked_add(1)?, 1)),
+            Self::Month(y, m) => ((y, m), (y, m + 1)),
+            Self::Whole | Self::Bucket(_) | Self::Null => return None,
+        };
+        let begin = |year, month| {
+            let first = jiff::civil::Date::new(year, month, 1).ok()?.to_zoned(jiff::tz::TimeZone::UTC).ok()?;
+            Some(Timestamp::from_ms(first.timestamp().as_millisecond()))
+        };
+        Some((begin(year, month)?, begin(next_year, next_month)?))
+    }
 }
 
 impl fmt::Display for PartitionValue {

@@ -138,7 +138,11 @@ impl Subject {
     #[must_use]
     pub fn open(config: Arc<Config>, clock: Clock) -> Self {
         let stop = CancellationToken::new();
-        Self { lake: Store::open(&config.lake), state: Store::open(&config.state), config, clock, stop }
+        // A scratch folder that cannot be made is told by its own check.
+        let scratch = config.scratch_folder().map_or_else(|_| std::env::temp_dir(), std::path::Path::to_owned);
+        let lake = Store::connect(&config.lake, &config.lake_store, &scratch);
+        let state = Store::connect(&config.state, &config.state_store, &scratch);
+        Self { lake, state, config, clock, stop }
     }
 }
 

@@ -212,22 +212,28 @@ pub fn run(args: Args) -> Result<ExitCode, CliError> {
 async fn command(args: Args) -> Result<ExitCode, CliError> {
     let load = || loaded(args.config.as_deref());
     let world = || -> Result<World, CliError> { Ok(World::open(load()?, Clock::system())?) };
+    // Whoever writes makes sure first that what is written stays apart from what others write.
+    let writable = async || -> Result<World, CliError> {
+        let world = world()?;
+        world.fit().await?;
+        Ok(world)
+    };
     match args.command {
         Command::Init { print } => init(args.config, print),
         Command::Connect(connect_args) if connect_args.guides().is_some() => {
             registration::guide(&*load()?, connect_args.guides().flatten())
         }
-        Command::Connect(connect_args) => connect::connect(&world()?, connect_args).await,
+        Command::Connect(connect_args) => connect::connect(&writable().await?, connect_args).await,
         Command::Check(check_args) => check::check(args.config.as_deref(), check_args).await,
         Command::Plan(plan_args) => sync::plan(&world()?, plan_args).await,
         Command::Sync(sync_args) => sync::sync(world()?, sync_args).await,
         Command::Status(status_args) => status::status(&world()?, status_args).await,
-        Command::Keepalive(keepalive_args) => keepalive::keepalive(world()?, keepalive_args).await,
-        Command::Disconnect(disconnect_args) => disconnect::disconnect(&world()?, disconnect_args).await,
+        Command::Keepalive(keepalive_args) => keepalive::keepalive(writable().await?, keepalive_args).await,
+        Command::Disconnect(disconnect_args) => disconnect::disconnect(&writable().await?, disconnect_args).await,
         Command::Verify(verify_args) => verify::verify(&world()?, verify_args).await,
         Command::Catalog(catalog_args) => catalog::catalog(args.config.as_deref(), catalog_args).await,
         Command::Relay { resource } => {
-            let world = world()?;
+            let world = writable().await?;
             if world.config.provider.resource(resource.as_str()).is_none() {
                 return Err(no_resource(&world.config, &resource));
             }
@@ -239,7 +245,7 @@ async fn command(args: Args) -> Result<ExitCode, CliError> {
             }
             Ok(ExitCode::Done)
         }
-        Command::Vault(vault_args) => vault::vault(&world()?, vault_args).await,
+        Command::Vault(vault_args) => vault::vault(&writable().await?, vault_args).await,
         Command::Sandbox(sandbox_args) => sandbox::sandbox(sandbox_args).await,
         Command::Demo { dir, opportunities } => {
             let mut out = anstream::stdout();
@@ -262,8 +268,7 @@ fn loaded(path: Option<&Path>) -> Result<Arc<Config>, CliError> {
 }
 
 fn no_resource(config: &Config, name: &ResourceName) -> CliError {
-    let near =
-        crate::catalog::scopes::nearest(name.as_str(), config.provider.resources.iter().map(|r| r.name.as_str()));
+    let near = crate::names::nearest(name.as_str(), config.provider.resources.iter().map(|r| r.name.as_str()));
     CliError::Usage {
         what: format!("there is no resource `{name}`"),
         hint: near.map_or_else(|| "`hirelake catalog` lists them".to_owned(), |n| format!("did you mean `{n}`?")),
@@ -287,7 +292,7 @@ async fn no_tenant(config: &Config, state: &State, name: &Tenant) -> CliError {
     let others = config.named_tenants().chain(&connected).filter(|t| *t != name).map(Tenant::as_str);
     CliError::Usage {
         what: format!("tenant {name} was never connected"),
-        hint: crate::catalog::scopes::nearest(name.as_str(), others).map_or_else(
+        hint: crate::names::nearest(name.as_str(), others).map_or_else(
             || "`hirelake status` lists those that were".to_owned(),
             |near| format!("did you mean `{near}`?"),
         ),

@@ -13,7 +13,7 @@ fn chosen<'a>(config: &'a Config, name: Option<&AppName>) -> Result<Vec<&'a App>
         None => Ok(config.apps.values().collect()),
         Some(name) => config.apps.get(name).map(|a| vec![a]).ok_or_else(|| CliError::Usage {
             what: format!("there is no app `{name}`"),
-            hint: match scopes::nearest(name.as_str(), names.iter().copied()) {
+            hint: match crate::names::nearest(name.as_str(), names.iter().copied()) {
                 Some(near) => format!("did you mean `{near}`?"),
                 None if names.is_empty() => "add a section [apps.main]; `hirelake init` shows one".into(),
                 None => format!("there are: {}", names.join(", ")),

@@ -30,6 +30,15 @@ pub(super) struct Sandbox {
     /// Seconds that an access token lives
     #[arg(long, default_value_t = 3600, value_name = "S")]
     token_life_s: u64,
+    /// Seconds in which a superseded refresh token is answered with its successor again; 0: any reuse ends the grant
+    #[arg(long, default_value_t = 0, value_name = "S")]
+    refresh_leeway_s: u64,
+    /// Lengthen opportunities to about so many bytes of JSON each; 0 leaves them as they are
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    record_bytes: usize,
+    /// Make all opportunities before it listens, so that no request waits for them
+    #[arg(long)]
+    warm: bool,
     /// Callbacks that are registered
     #[arg(long, default_value = "http://localhost:8914/callback")]
     redirect_uri: Vec<String>,
@@ -48,14 +57,20 @@ pub(super) async fn sandbox(args: Sandbox) -> Result<ExitCode, CliError> {
         redirect_uris: args.redirect_uri,
         scopes: catalog::embedded().map(|p| p.oauth.scopes).unwrap_or_default(),
     };
+    let accounts = args.accounts.into_iter().map(|(name, n)| sandbox::AccountSize {
+        record_bytes: args.record_bytes,
+        ..sandbox::AccountSize::new(name, n)
+    });
     let running = sandbox::start(sandbox::Options {
         listen: args.listen,
         seed: args.seed,
-        accounts: args.accounts.into_iter().map(|(name, n)| sandbox::AccountSize::new(name, n)).collect(),
+        accounts: accounts.collect(),
+        warm: args.warm,
         clients: vec![client],
         rate: (args.rate > 0.0).then_some(sandbox::Limit { per_second: args.rate, burst: args.burst }),
         latency: Duration::from_millis(args.latency_ms),
         token_life: Duration::from_secs(args.token_life_s),
+        refresh_leeway: Duration::from_secs(args.refresh_leeway_s),
         ..sandbox::Options::default()
     })
     .await?;

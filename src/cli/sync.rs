@@ -54,6 +54,9 @@ pub(super) struct Sync {
     /// Believe it when more than a fifth of a listing vanished
     #[arg(long)]
     allow_mass_delete: bool,
+    /// Wait so long, such as 10m, for tenants that another run holds [default: 0s]
+    #[arg(long, value_name = "DURATION", value_parser = span)]
+    wait: Option<Duration>,
     /// Write the full report to this file
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
@@ -109,6 +112,7 @@ pub(super) async fn sync(world: World, args: Sync) -> Result<ExitCode, CliError>
         deadline: args.deadline,
         max_requests: args.max_requests,
         allow_mass_delete: args.allow_mass_delete,
+        wait: args.wait.unwrap_or_default(),
     };
     if args.dry_run {
         for p in sync::forecast(&world, &options).await? {
@@ -116,6 +120,7 @@ pub(super) async fn sync(world: World, args: Sync) -> Result<ExitCode, CliError>
         }
         return Ok(ExitCode::Done);
     }
+    world.fit().await?;
     let stop = world.stop.clone();
     let progress = world.progress.clone();
     let work = sync::run(&world, &options);

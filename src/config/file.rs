@@ -14,9 +14,10 @@ use super::{
 };
 use crate::catalog::{
     self, Act, ByDefault, Class, Endpoints, Environment, Granularity, Mode, OnDelete, Privacy, Provider, Rate,
-    Resource, Table, is_loopback, scopes,
+    Resource, Table, is_loopback, scopes, shortened,
 };
 use crate::names::{AppName, ResourceName, Tenant};
+use crate::store;
 
 /// What `hirelake init` writes.
 pub const TEMPLATE: &str = include_str!("template.toml");
@@ -37,6 +38,8 @@ struct Raw {
     lake: String,
     #[serde(default = "default_state")]
     state: String,
+    #[serde(default)]
+    store: store::Options,
     scratch: Option<PathBuf>,
     catalog: Option<PathBuf>,
     #[serde(default)]
@@ -278,7 +281,7 @@ fn said(message: &str) -> (String, Option<String>) {
     }
     if let Some((key, known)) = what.strip_prefix("unknown field `").and_then(|rest| rest.split_once('`')) {
         let secretish = ["secret", "token", "password", "key"].iter().any(|word| key.contains(word));
-        let near = scopes::nearest(key, known.split('`').skip(1).step_by(2));
+        let near = crate::names::nearest(key, known.split('`').skip(1).step_by(2));
         let hint = near.map(|n| format!("did you mean `{n}`?")).or_else(|| {
             secretish.then(|| "secrets never stand in this file: say in which variable or file they are".to_owned())
         });
@@ -303,13 +306,34 @@ pub(super) fn load(
     env: impl Iterator<Item = (String, String)>,
     suffice: bool,
 ) -> Result<Config, ConfigError> {
-    let source = Source::read(path)?;
-    let (raw, variables) = raw(&source, env)?;
-    let catalog = catalog_of(&source, &raw);
-    let checker =
-        Checker { source: &source, variables, catalog, suffice, warnings: Vec::new(), of_apps: BTreeMap::new() };
+    checked(&Source::read(path)?, env, suffice).map_err(brief)
+}
+
+fn checked(source: &Source, env: impl Iterator<Item = (String, String)>, suffice: bool) -> Result<Config, ConfigError> {
+    let (raw, variables) = raw(source, env)?;
+    let catalog = catalog_of(source, &raw);
+    let checker = Checker { source, variables, catalog, suffice, warnings: Vec::new(), of_apps: BTreeMap::new() };
     let config = checker.config(raw)?;
     if suffice { Checker::scopes_suffice(config) } else { Ok(config) }
+}
+
+/// A refusal that can be read, however long the name or value is that it quotes. A hint may propose whole sections.
+fn brief(error: ConfigError) -> ConfigError {
+    match error {
+        ConfigError::Invalid { place, what, hint } => ConfigError::Invalid {
+            place: shortened(place, 1000),
+            what: shortened(what, 2000),
+            hint: shortened(hint, 4000),
+        },
+        other => other,
+    }
+}
+
+/// A configuration of this text, without an environment.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz_load(text: &str) -> Result<Config, ConfigError> {
+    let source = Source { path: PathBuf::from("hirelake.toml"), text: text.to_owned() };
+    checked(&source, std::iter::empty(), true).map_err(brief)
 }
 
 pub(super) fn catalog_folder(
@@ -317,7 +341,7 @@ pub(super) fn catalog_folder(
     env: impl Iterator<Item = (String, String)>,
 ) -> Result<Option<PathBuf>, ConfigError> {
     let source = Source::read(path)?;
-    let (raw, _) = raw(&source, env)?;
+    let (raw, _) = raw(&source, env).map_err(brief)?;
     Ok(catalog_of(&source, &raw))
 }
 
@@ -487,6 +511,8 @@ impl Checker<'_> {
                 base.join(url).to_string_lossy().into_owned()
             }
         };
+        let (lake, state) = (place(raw.lake), place(raw.state));
+        let (lake_store, state_store) = self.stores(raw.store, &base, &lake, &state)?;
         Ok(Config {
             overlap: time("sync", "overlap", &raw.sync.overlap)?,
             safety_lag: time("sync", "safety_lag", &raw.sync.safety_lag)?,
@@ -494,8 +520,10 @@ impl Checker<'_> {
             quarantine_keep: time("sync", "quarantine_keep", &raw.sync.quarantine_keep)?,
             tenants_at_once: raw.sync.tenants_at_once,
             path: self.source.path.clone(),
-            lake: place(raw.lake),
-            state: place(raw.state),
+            lake,
+            state,
+            lake_store,
+            state_store,
             scratch: raw.scratch.map_or_else(std::env::temp_dir, |s| base.join(s)),
             vault_key: raw.vault.key.below(&base),
             vault_previous: raw.vault.previous.into_iter().map(|k| k.below(&base)).collect(),
@@ -516,6 +544,45 @@ impl Checker<'_> {
             partitions: raw.partitions,
             warnings: self.warnings,
         })
+    }
+
+    /// The settings of both stores, which must fit them.
+    fn stores(
+        &self,
+        both: store::Options,
+        base: &Path,
+        lake: &str,
+        state: &str,
+    ) -> Result<(store::Options, store::Options), ConfigError> {
+        let (both, of_lake, of_state) = both.apart();
+        let alone = |what: &str| ConfigError::Invalid {
+            place: format!("{}: without_conditional_replace in {what}", self.source.path.display()),
+            what: "the state cannot do without conditional writes: grants and leases rest on them".into(),
+            hint: "set it in [store.lake] alone".into(),
+        };
+        if both.without_conditional_replace.is_some() {
+            return Err(alone("[store]"));
+        }
+        if of_state.without_conditional_replace.is_some() {
+            return Err(alone("[store.state]"));
+        }
+        let fitting = |own: store::Options, url: &str| {
+            // What is said for both is not said of a folder.
+            let mut options = if store::is_remote(url) { own.or(&both) } else { own };
+            if let Some(file) = &mut options.ca_file {
+                *file = base.join(&*file);
+            }
+            match options.check(url) {
+                Err(store::StoreError::BadOption { store, why, hint }) => Err(ConfigError::Invalid {
+                    place: format!("{}: the settings of {store} in [store]", self.source.path.display()),
+                    what: why,
+                    hint,
+                }),
+                // An address that cannot be used is told where it is opened.
+                _ => Ok(options),
+            }
+        };
+        Ok((fitting(of_lake, lake)?, fitting(of_state, state)?))
     }
 
     /// No app asks for more scopes than it may, and a list that a person wrote opens what is wanted by name.
@@ -572,7 +639,7 @@ impl Checker<'_> {
     }
 
     fn no_resource(&self, provider: &Provider, section: &str, name: &ResourceName) -> ConfigError {
-        let near = scopes::nearest(name.as_str(), provider.resources.iter().map(|r| r.name.as_str()));
+        let near = crate::names::nearest(name.as_str(), provider.resources.iter().map(|r| r.name.as_str()));
         let hint = near.map_or_else(|| "`hirelake catalog` lists them".to_owned(), |n| format!("did you mean `{n}`?"));
         self.invalid(section, name.as_str(), format!("there is no resource `{name}`"), hint)
     }
@@ -849,7 +916,7 @@ impl Checker<'_> {
                         into.classes.insert(class, *act);
                     } else if !SWITCHES.contains(&key.as_str()) {
                         let known = Class::ALL.iter().map(|c| c.word()).chain(SWITCHES);
-                        let hint = match scopes::nearest(key, known.clone()) {
+                        let hint = match crate::names::nearest(key, known.clone()) {
                             Some(near) => format!("did you mean `{near}`?"),
                             None => format!(
                                 "there are {}; one column is written \"table.column\"",
@@ -881,7 +948,7 @@ impl Checker<'_> {
         into: &mut Privacy,
     ) -> Result<(), ConfigError> {
         let near = |word: &str, known: &mut dyn Iterator<Item = &str>, where_else: String| {
-            scopes::nearest(word, known).map_or(where_else, |n| format!("did you mean `{n}`?"))
+            crate::names::nearest(word, known).map_or(where_else, |n| format!("did you mean `{n}`?"))
         };
         let place = self.privacy_section(section, table);
         let Some(resource) = provider.resource(table) else {

@@ -24,9 +24,12 @@ use crate::catalog::{
 };
 use crate::names::{AppName, ResourceName, Tenant};
 use crate::secret::Secret;
+use crate::store::Options;
 
 pub use file::TEMPLATE;
 pub(crate) use file::duration;
+#[cfg(any(test, fuzzing))]
+pub(crate) use file::fuzz_load;
 pub use split::Proposal;
 
 /// Where the configuration is looked for unless something else is said.
@@ -343,6 +346,10 @@ pub struct Config {
     pub lake: String,
     /// Where commits, leases and grants live.
     pub state: String,
+    /// Settings of the lake's store.
+    pub lake_store: Options,
+    /// Settings of the state's store.
+    pub state_store: Options,
     /// A folder for private spill files; the system's temporary folder unless set.
     pub scratch: PathBuf,
     /// The sealing key.
@@ -632,6 +639,26 @@ pub(crate) fn private_folder(folder: &Path) -> std::io::Result<()> {
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(folder)
+}
+
+/// Shuts a folder of ours to others: a new one to all but its owner, one that holds something already at least to those who are
+/// not of its group.
+///
+/// # Errors
+///
+/// When it cannot be looked at, or its mode not be set: it is somebody else's.
+pub(crate) fn shut_to_others(folder: &Path) -> std::io::Result<()> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        let mode = std::fs::metadata(folder)?.permissions().mode() & 0o7777;
+        let is_new = std::fs::read_dir(folder)?.next().is_none();
+        let wanted = if is_new { 0o700 } else { mode & !0o007 };
+        if mode != wanted {
+            std::fs::set_permissions(folder, std::fs::Permissions::from_mode(wanted))?;
+        }
+    }
+    Ok(())
 }
 
 fn first_line(text: &str) -> String {

@@ -6,16 +6,18 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use governor::middleware::NoOpMiddleware;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use super::Cause;
+use super::outage::{May, Outage, Weather};
 use crate::catalog::Rate;
 use crate::clock::Clock;
 
@@ -28,6 +30,9 @@ const RECOVER: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Priority(pub u32);
 
+/// By what part the shortest round trip rises with each longer one.
+const LEAST_RISES: u64 = 4096;
+
 /// What a gate has seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Pace {
@@ -39,6 +44,8 @@ pub struct Pace {
     pub waiting: usize,
     /// A smoothed round trip.
     pub latency: Duration,
+    /// About the shortest one: what is left of the latency when nothing waits for a core.
+    pub least: Duration,
 }
 
 /// How many requests a run may make, over all its tenants. Who asks for one more stops the run.
@@ -72,6 +79,38 @@ impl Allowance {
     }
 }
 
+/// What a gate has seen of the provider, among those of its run.
+#[derive(Debug)]
+struct Watched {
+    weather: Arc<Weather>,
+    outage: Mutex<Outage>,
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.outage.get_mut().unwrap_or_else(PoisonError::into_inner).ends(&self.weather);
+    }
+}
+
+/// A request that is not waiting for another try.
+pub(super) struct UnderWay<'g>(&'g Gate);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.under_way.fetch_sub(1, Ordering::AcqRel);
+        self.0.look_whether_all_rest();
+    }
+}
+
+/// A request that waits for another try.
+pub(super) struct Resting<'g>(&'g Gate);
+
+impl Drop for Resting<'_> {
+    fn drop(&mut self) {
+        self.0.resting.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 type Limiter = RateLimiter<NotKeyed, InMemoryState, Clock, NoOpMiddleware<Duration>>;
 
 /// The permits of one tenant.
@@ -91,7 +130,15 @@ pub struct Gate {
     requests: AtomicU64,
     refused: AtomicU64,
     latency_us: AtomicU64,
+    least_ns: AtomicU64,
     allowance: Option<Arc<Allowance>>,
+    outage: Option<Watched>,
+    /// Requests that wait for a permit or an answer, and not for another try.
+    under_way: AtomicUsize,
+    /// Requests that wait for another try.
+    resting: AtomicUsize,
+    /// Told when an outage ends.
+    over: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -121,8 +168,58 @@ impl Gate {
             requests: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             latency_us: AtomicU64::new(0),
+            least_ns: AtomicU64::new(0),
             allowance: None,
+            outage: None,
+            under_way: AtomicUsize::new(0),
+            resting: AtomicUsize::new(0),
+            over: Notify::new(),
         }
+    }
+
+    /// The same of a run that gives up in an outage of the provider, about which its tenants know together. Others answer each
+    /// request for itself.
+    #[must_use]
+    pub fn watching(self, weather: Option<Arc<Weather>>) -> Self {
+        let now = self.clock.elapsed();
+        let outage = weather.map(|weather| Watched { outage: Mutex::new(Outage::new(&weather, now)), weather });
+        Self { outage, ..self }
+    }
+
+    fn with_outage<T>(&self, look: impl FnOnce(&mut Outage, &Weather, Duration) -> T) -> Option<T> {
+        let Watched { weather, outage } = self.outage.as_ref()?;
+        Some(look(&mut outage.lock().unwrap_or_else(PoisonError::into_inner), weather, self.clock.elapsed()))
+    }
+
+    /// A request was answered.
+    pub(super) fn lives(&self) {
+        if self.with_outage(|outage, weather, _| outage.answered(weather)) == Some(true) {
+            self.over.notify_waiters();
+        }
+    }
+
+    /// A request came to nothing.
+    pub(super) fn failed(&self, cause: &Cause) {
+        let _ = self.with_outage(|outage, weather, now| outage.failed(weather, now, cause));
+    }
+
+    fn look_whether_all_rest(&self) {
+        if self.under_way.load(Ordering::Acquire) == 0 && self.resting.load(Ordering::Acquire) > 0 {
+            let _ = self.with_outage(|outage, weather, _| outage.stalls(weather));
+        }
+    }
+
+    /// A request waits for its permit or its answer, until what is given back is dropped.
+    pub(super) fn under_way(&self) -> UnderWay<'_> {
+        self.under_way.fetch_add(1, Ordering::AcqRel);
+        UnderWay(self)
+    }
+
+    /// A request waits for another try, until what is given back is dropped.
+    pub(super) fn resting(&self) -> Resting<'_> {
+        self.resting.fetch_add(1, Ordering::AcqRel);
+        self.look_whether_all_rest();
+        Resting(self)
     }
 
     /// The same within a run's allowance.
@@ -153,6 +250,7 @@ impl Gate {
             refused: self.refused.load(Ordering::Relaxed),
             waiting: self.queue().waiting.len(),
             latency: Duration::from_micros(self.latency_us.load(Ordering::Relaxed)),
+            least: Duration::from_nanos(self.least_ns.load(Ordering::Relaxed)),
         }
     }
 
@@ -184,7 +282,11 @@ impl Gate {
 
     /// Waits for a permit. Dropping the future gives up the place. Never comes back once the allowance is used up: race it
     /// with [`Gate::used_up`].
-    pub async fn permit(&self, priority: Priority) {
+    ///
+    /// # Errors
+    ///
+    /// When the provider is out and that is no longer waited for; never of a gate that does not watch for it.
+    pub async fn permit(&self, priority: Priority) -> Result<(), Cause> {
         let (sender, mut mine) = oneshot::channel();
         {
             let mut queue = self.queue();
@@ -197,7 +299,7 @@ impl Gate {
             _ = &mut mine => {}
             _lead = self.leader.lock() => {
                 while mine.try_recv().is_err() {
-                    self.free().await;
+                    self.free().await?;
                     // Someone who gave up is passed over, and the permit goes to the next.
                     while let Some(next) = self.next_comer() {
                         if next.send(()).is_ok() {
@@ -211,21 +313,38 @@ impl Gate {
             return std::future::pending().await;
         }
         self.requests.fetch_add(1, Ordering::Relaxed);
+        Ok(())
     }
 
-    /// Waits until the bucket and the pause let one request through, and takes it.
-    async fn free(&self) {
+    /// Waits until the bucket, the pause and an outage let one request through, and takes it.
+    async fn free(&self) -> Result<(), Cause> {
         loop {
+            let over = self.over.notified();
             let now = self.now_ms();
             let until = self.not_before.load(Ordering::Acquire);
             if now < until {
                 tokio::time::sleep(Duration::from_millis(until - now)).await;
                 continue;
             }
+            match self.with_outage(|outage, weather, now| outage.may(weather, now)) {
+                None | Some(May::Go) => {}
+                Some(May::No(cause)) => return Err(cause),
+                Some(May::Wait(until)) => {
+                    let wait = until.saturating_sub(self.clock.elapsed()).max(Duration::from_millis(1));
+                    tokio::select! {
+                        () = over => {}
+                        () = tokio::time::sleep(wait) => {}
+                    }
+                    continue;
+                }
+            }
             self.recover(now);
             let cells = NonZeroU32::new(self.cells.load(Ordering::Relaxed)).unwrap_or(NonZeroU32::MIN);
             match self.limiter.check_n(cells) {
-                Ok(Ok(())) if self.now_ms() >= self.not_before.load(Ordering::Acquire) => return,
+                Ok(Ok(())) if self.now_ms() >= self.not_before.load(Ordering::Acquire) => {
+                    let _ = self.with_outage(|outage, _, now| outage.sent(now));
+                    return Ok(());
+                }
                 // A pause came in between.
                 Ok(Ok(())) => {}
                 Ok(Err(not_yet)) => {
@@ -270,6 +389,13 @@ impl Gate {
     /// An answer was complete `latency` after its permit. A lower reading counts more than a higher one, so that one slow
     /// answer does not multiply the chains.
     pub fn answered(&self, latency: Duration) {
+        let seen_ns = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX).max(1);
+        let least = match self.least_ns.load(Ordering::Relaxed) {
+            0 => seen_ns,
+            // A network that has become slower is believed in the end.
+            old => seen_ns.min(old + old / LEAST_RISES),
+        };
+        self.least_ns.store(least, Ordering::Relaxed);
         let seen = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX).max(1);
         let old = self.latency_us.load(Ordering::Relaxed);
         let new = match old {
@@ -298,7 +424,7 @@ mod tests {
             tasks.spawn(async move {
                 let mut at = Vec::new();
                 for _ in 0..25 {
-                    gate.permit(Priority(0)).await;
+                    gate.permit(Priority(0)).await.unwrap();
                     at.push(gate.clock.elapsed().as_millis());
                 }
                 at
@@ -318,28 +444,28 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_pause_holds_everybody_and_a_refusal_halves_the_pace_until_calm() {
         let gate = gate(10.0, 10);
-        gate.permit(Priority(0)).await;
+        gate.permit(Priority(0)).await.unwrap();
         gate.pause(Duration::from_secs(7));
         gate.refused();
         gate.refused();
         let began = gate.clock.elapsed();
-        gate.permit(Priority(0)).await;
+        gate.permit(Priority(0)).await.unwrap();
         assert!(gate.clock.elapsed() - began >= Duration::from_secs(7));
         for _ in 0..10 {
-            gate.permit(Priority(0)).await;
+            gate.permit(Priority(0)).await.unwrap();
         }
         let slow = gate.clock.elapsed();
         for _ in 0..10 {
-            gate.permit(Priority(0)).await;
+            gate.permit(Priority(0)).await.unwrap();
         }
         assert_eq!((gate.clock.elapsed() - slow).as_millis().div_ceil(100), 20);
         tokio::time::advance(RECOVER).await;
         for _ in 0..20 {
-            gate.permit(Priority(0)).await;
+            gate.permit(Priority(0)).await.unwrap();
         }
         let fast = gate.clock.elapsed();
         for _ in 0..10 {
-            gate.permit(Priority(0)).await;
+            gate.permit(Priority(0)).await.unwrap();
         }
         assert_eq!((gate.clock.elapsed() - fast).as_millis().div_ceil(100), 10);
         assert_eq!(gate.pace().refused, 2);
@@ -348,13 +474,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_most_urgent_goes_first_and_one_who_gives_up_costs_nothing() {
         let gate = gate(1.0, 1);
-        gate.permit(Priority(0)).await;
+        gate.permit(Priority(0)).await.unwrap();
         let (sender, mut order) = tokio::sync::mpsc::unbounded_channel();
         let mut tasks = tokio::task::JoinSet::new();
         for priority in [1, 5, 3] {
             let (gate, sender) = (gate.clone(), sender.clone());
             tasks.spawn(async move {
-                gate.permit(Priority(priority)).await;
+                gate.permit(Priority(priority)).await.unwrap();
                 sender.send(priority).unwrap();
             });
             tokio::task::yield_now().await;

@@ -6,17 +6,21 @@
 //! Knows no OAuth: who calls brings the header.
 
 mod gate;
+mod outage;
 mod retry;
 mod symptom;
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use url::Url;
 
 pub use gate::{Allowance, Gate, Pace, Priority};
+pub use outage::Weather;
 pub(crate) use symptom::says;
 pub use symptom::{Asked, Symptom};
 
@@ -34,6 +38,10 @@ const BODY: Duration = Duration::from_secs(90);
 const HOPS: u32 = 3;
 /// Largest page looked at: a sign-in page with its styles in line.
 const LOOK_BYTES: usize = 1 << 20;
+/// Bodies up to this are read as they come: a page of the longest records has about two MiB.
+const SMALL_BYTES: usize = 4 << 20;
+/// What all larger bodies of a run hold together, in MiB: two pages of the largest size, whatever is sent to how many requests.
+const LARGE_MIB: u32 = 128;
 /// The longest `Retry-After` that is waited for; a longer one fails the request with its own words.
 const LONGEST_PAUSE: Duration = Duration::from_secs(240);
 
@@ -42,7 +50,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(240);
 pub struct Budget {
     /// Attempts, at least 1.
     pub attempts: u32,
-    /// Time from the first attempt to the last answer, waits included.
+    /// Time from the first attempt's permit until no further one is begun, waits included, but not those in the queue for
+    /// permits: who waits behind the more urgent has done nothing yet. The last attempt has its own limits.
     pub total: Duration,
     /// Largest body in bytes.
     pub body_bytes: usize,
@@ -154,13 +163,13 @@ impl fmt::Debug for Looked {
 
 /// Why a request failed. The address is without its query.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("{method} {address} failed at attempt {attempt} of {attempts} after {:.1} s: {cause}\nhint: {}", .elapsed.as_secs_f64(), .cause.hint())]
+#[error("{method} {address} {}: {cause}\nhint: {}", tried(*.attempt, *.attempts, *.elapsed), .cause.hint())]
 pub struct HttpError {
     /// `GET` or `POST`.
     pub method: &'static str,
     /// Scheme, host and path.
     pub address: String,
-    /// The last attempt made, from 1.
+    /// The last attempt made, from 1; 0 when none was, because of an outage.
     pub attempt: u32,
     /// How many were allowed.
     pub attempts: u32,
@@ -168,6 +177,13 @@ pub struct HttpError {
     pub elapsed: Duration,
     /// What the last attempt met.
     pub cause: Cause,
+}
+
+fn tried(attempt: u32, attempts: u32, elapsed: Duration) -> String {
+    match attempt {
+        0 => "was not asked any more".to_owned(),
+        n => format!("failed at attempt {n} of {attempts} after {:.1} s", elapsed.as_secs_f64()),
+    }
 }
 
 /// What an attempt met.
@@ -211,6 +227,14 @@ pub enum Cause {
     /// Plain `http` to something that is not this machine.
     #[error("plain http is only used on this machine's own loopback address")]
     PlainHttp,
+    /// The provider is out, and that is no longer waited for.
+    #[error("the provider has answered no request for {seconds} s (the last one met: {met})")]
+    Outage {
+        /// For how long.
+        seconds: u64,
+        /// What the last request met.
+        met: String,
+    },
     /// The pause asked for is longer than we wait.
     #[error("the server answers {status} and asks for a pause of {seconds} s")]
     PauseTooLong {
@@ -225,19 +249,19 @@ impl Cause {
     /// Whether the server may have acted on the request.
     #[must_use]
     pub fn may_have_reached(&self) -> bool {
-        !matches!(self, Self::Unreachable(_) | Self::PlainHttp)
+        !matches!(self, Self::Unreachable(_) | Self::PlainHttp | Self::Outage { .. })
     }
     /// Whether another attempt makes sense.
     #[must_use]
     fn is_transient(&self) -> bool {
         match self {
-            Self::Unreachable(_)
-            | Self::Lost(_)
-            | Self::TimedOut { .. }
-            | Self::TooLarge { .. }
-            | Self::Status(_)
-            | Self::Nonsense(_) => true,
-            Self::RedirectOutside { .. } | Self::RedirectLoop | Self::PlainHttp | Self::PauseTooLong { .. } => false,
+            Self::Unreachable(why) => !is_distrust(why),
+            Self::Lost(_) | Self::TimedOut { .. } | Self::TooLarge { .. } | Self::Status(_) | Self::Nonsense(_) => true,
+            Self::RedirectOutside { .. }
+            | Self::RedirectLoop
+            | Self::PlainHttp
+            | Self::Outage { .. }
+            | Self::PauseTooLong { .. } => false,
         }
     }
     /// The sentence that fixes it.
@@ -245,6 +269,9 @@ impl Cause {
     pub fn hint(&self) -> Cow<'static, str> {
         let text = match self {
             Self::Status(status) => return Symptom::of(*status, &[]).hint(&Asked::default()).into(),
+            Self::Unreachable(why) if is_distrust(why) => {
+                "nothing was sent: something stands between this machine and the provider, or this machine's certificates are old; install ca-certificates, or name those of your proxy in SSL_CERT_FILE"
+            }
             Self::Unreachable(_) => "check the network, DNS and proxy of this machine, then run again; it resumes",
             Self::Lost(_) | Self::TimedOut { .. } => {
                 "the network or the provider is in trouble; run again later, it resumes"
@@ -257,10 +284,18 @@ impl Cause {
             }
             Self::RedirectLoop => "check the app's api_base: the provider sends every request elsewhere",
             Self::PlainHttp => "write the address with https://",
+            Self::Outage { .. } => {
+                "the provider, or the network before it, is down; what was read is safe: run again later, it resumes"
+            }
             Self::PauseTooLong { .. } => "run again after that time; it resumes",
         };
         text.into()
     }
+}
+
+/// Whether a connection failed because the server's certificate is not trusted: that does not pass by itself.
+fn is_distrust(why: &str) -> bool {
+    why.contains("invalid peer certificate")
 }
 
 /// What a status means for a read.
@@ -311,6 +346,8 @@ pub enum Judged<T> {
 pub struct Client {
     inner: reqwest::Client,
     clock: Clock,
+    /// MiB that are left for large bodies.
+    large: Arc<Semaphore>,
 }
 
 impl Client {
@@ -328,7 +365,7 @@ impl Client {
             .pool_idle_timeout(Duration::from_secs(20))
             .tcp_nodelay(true)
             .build()?;
-        Ok(Self { inner, clock })
+        Ok(Self { inner, clock, large: Arc::new(Semaphore::new(LARGE_MIB as usize)) })
     }
 
     /// The clock that stamps its answers.
@@ -373,25 +410,36 @@ impl Client {
         mut judge: impl FnMut(Answer) -> Judged<T>,
     ) -> Result<T, HttpError> {
         let began = self.clock.elapsed();
+        let mut spent = Spent::default();
         let mut waits = retry::Waits::new(self.clock);
         let mut attempt = 0;
         let mut attempts = budget.attempts;
         let most = budget.attempts + budget.throttled;
         loop {
             attempt += 1;
-            let (cause, retry_after) = match self.attempt(gate, budget, call, attempt, paid && attempt == 1).await {
-                Ok(answer) if meaning(answer.status) == Meaning::Later => {
-                    (Cause::Status(answer.status), answer.retry_after)
-                }
-                Ok(answer) => match judge(answer) {
-                    Judged::Take(value) => return Ok(value),
-                    Judged::Again(why) => (Cause::Nonsense(why), None),
-                },
-                Err(cause) => (cause, None),
-            };
+            let under_way = gate.under_way();
+            let (cause, retry_after) =
+                match self.attempt(gate, budget, call, attempt, paid && attempt == 1, &mut spent).await {
+                    Ok(answer) if meaning(answer.status) == Meaning::Later => {
+                        (Cause::Status(answer.status), answer.retry_after)
+                    }
+                    Ok(answer) => match judge(answer) {
+                        Judged::Take(value) => {
+                            gate.lives();
+                            return Ok(value);
+                        }
+                        Judged::Again(why) => (Cause::Nonsense(why), None),
+                    },
+                    Err(cause) => (cause, None),
+                };
+            drop(under_way);
             if cause == Cause::Status(429) {
                 gate.refused();
                 attempts = most.min(attempts + 1);
+            }
+            if !spent.sent && matches!(cause, Cause::Outage { .. } | Cause::PauseTooLong { .. }) {
+                // It waited for a permit that did not come.
+                attempt -= 1;
             }
             let elapsed = self.clock.elapsed().saturating_sub(began);
             let fail = |cause| HttpError {
@@ -406,7 +454,9 @@ impl Client {
             let wait = match retry_after {
                 Some(pause) if pause > LONGEST_PAUSE => {
                     let status = if let Cause::Status(status) = cause { status } else { 0 };
-                    return Err(fail(Cause::PauseTooLong { status, seconds: pause.as_secs() }));
+                    let cause = Cause::PauseTooLong { status, seconds: pause.as_secs() };
+                    gate.failed(&cause);
+                    return Err(fail(cause));
                 }
                 Some(pause) => {
                     // The tenant pauses, not only this request.
@@ -416,10 +466,18 @@ impl Client {
                 }
                 None => waits.next(&cause),
             };
-            if !cause.is_transient() || attempt >= attempts || elapsed + wait > budget.total {
+            // What lies elsewhere says nothing of the provider.
+            if cause.is_transient() && !call.elsewhere {
+                gate.failed(&cause);
+            }
+            if !cause.is_transient()
+                || attempt >= attempts
+                || elapsed.saturating_sub(spent.queued) + wait > budget.total
+            {
                 return Err(fail(cause));
             }
             tracing::debug!(method = call.method.word(), address = address(call.url), attempt, cause = %cause, wait_ms = wait.as_millis() as u64, "trying again");
+            let _resting = gate.resting();
             tokio::time::sleep(wait).await;
         }
     }
@@ -435,7 +493,7 @@ impl Client {
             if !is_safe(url) {
                 return Err(Cause::PlainHttp);
             }
-            gate.permit(Priority(0)).await;
+            gate.permit(Priority(0)).await?;
             let sent = tokio::time::timeout(HEAD, self.inner.get(url.clone()).send()).await;
             let response = sent
                 .map_err(|_| Cause::TimedOut { part: "answer", limit_s: HEAD.as_secs() })?
@@ -443,7 +501,7 @@ impl Client {
             let status = response.status().as_u16();
             let location = response.headers().get(reqwest::header::LOCATION).and_then(|l| l.to_str().ok());
             let location = location.and_then(|l| url.join(l).ok());
-            let body = tokio::time::timeout(BODY, read_body(response, LOOK_BYTES))
+            let body = tokio::time::timeout(BODY, self.read_body(response, LOOK_BYTES))
                 .await
                 .map_err(|_| Cause::TimedOut { part: "whole body", limit_s: BODY.as_secs() })??;
             Ok(Looked { status, location, body })
@@ -465,20 +523,28 @@ impl Client {
         call: &Call<'_>,
         attempts: u32,
         paid: bool,
+        spent: &mut Spent,
     ) -> Result<Answer, Cause> {
+        spent.sent = false;
         let mut url = call.url.clone();
         if !call.query.is_empty() {
             url.query_pairs_mut().extend_pairs(call.query);
         }
         let mut outside = false;
+        // Of all hops together.
+        let mut left = HEAD + BODY;
         for hop in 0..=HOPS {
             if !is_safe(&url) {
                 return Err(Cause::PlainHttp);
             }
             // The provider's limit is not that of whoever keeps its documents.
             if (hop > 0 || !paid) && !outside {
-                gate.permit(call.priority).await;
+                let came = self.clock.elapsed();
+                let permit = gate.permit(call.priority).await;
+                spent.queued += self.clock.elapsed().saturating_sub(came);
+                permit?;
             }
+            spent.sent = true;
             let sent = self.clock.elapsed();
             let mut request = match call.method {
                 Method::Get => self.inner.get(url.clone()),
@@ -492,10 +558,12 @@ impl Client {
                 Some(Credential::ApiKey(key)) => request.basic_auth(key.expose(), Some("")),
             };
             let timed_out = |part, limit: Duration| Cause::TimedOut { part, limit_s: limit.as_secs() };
-            let response = tokio::time::timeout(HEAD, request.send())
+            let head = HEAD.min(left);
+            let response = tokio::time::timeout(head, request.send())
                 .await
-                .map_err(|_| timed_out("answer", HEAD))?
+                .map_err(|_| timed_out("answer", head))?
                 .map_err(|e| transport(&e))?;
+            left = left.saturating_sub(self.clock.elapsed().saturating_sub(sent));
             let status = response.status().as_u16();
             if meaning(status) == Meaning::Moved {
                 let location = response.headers().get(reqwest::header::LOCATION).and_then(|l| l.to_str().ok());
@@ -528,13 +596,44 @@ impl Client {
             let retry_after = self.retry_after(response.headers());
             let content_type = response.headers().get(reqwest::header::CONTENT_TYPE);
             let content_type = content_type.and_then(|t| t.to_str().ok()).map(|t| t.chars().take(100).collect());
-            let body = tokio::time::timeout(BODY, read_body(response, budget.body_bytes))
+            let limit = BODY.min(left);
+            let body = tokio::time::timeout(limit, self.read_body(response, budget.body_bytes))
                 .await
-                .map_err(|_| timed_out("whole body", BODY))??;
+                .map_err(|_| timed_out("whole body", limit))??;
             gate.answered(self.clock.elapsed().saturating_sub(sent));
             return Ok(Answer { status, date, retry_after, content_type, body, received: self.clock.now(), attempts });
         }
         Err(Cause::RedirectLoop)
+    }
+
+    /// Reads a body of at most `limit_bytes`. A large one waits until there is room for it among the other large ones: the
+    /// memory of a run does not grow with the requests that are under way.
+    async fn read_body(&self, mut response: reqwest::Response, limit_bytes: usize) -> Result<Bytes, Cause> {
+        // Compressed bodies do not say how long they are.
+        let said = response.content_length().map(|n| usize::try_from(n).unwrap_or(usize::MAX));
+        if said.is_some_and(|n| n > limit_bytes) {
+            return Err(Cause::TooLarge { limit_bytes });
+        }
+        let mut body = BytesMut::with_capacity(said.unwrap_or(0).min(SMALL_BYTES));
+        let mut room = None;
+        loop {
+            let Some(chunk) = response.chunk().await.map_err(|e| transport(&e))? else { break };
+            if body.len() + chunk.len() > limit_bytes {
+                return Err(Cause::TooLarge { limit_bytes });
+            }
+            if room.is_none() && body.len() + chunk.len() > SMALL_BYTES {
+                let mib = said.unwrap_or(limit_bytes).div_ceil(1 << 20);
+                let mib = u32::try_from(mib).unwrap_or(LARGE_MIB).min(LARGE_MIB);
+                // Never closed.
+                room = self.large.clone().acquire_many_owned(mib).await.ok();
+                body.reserve(said.unwrap_or(0).saturating_sub(body.len()));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(match room {
+            None => body.freeze(),
+            Some(room) => Bytes::from_owner(Held { body, _room: room }),
+        })
     }
 
     fn retry_after(&self, headers: &reqwest::header::HeaderMap) -> Option<Duration> {
@@ -549,18 +648,25 @@ impl Client {
     }
 }
 
-async fn read_body(mut response: reqwest::Response, limit_bytes: usize) -> Result<Bytes, Cause> {
-    if response.content_length().is_some_and(|n| n > limit_bytes as u64) {
-        return Err(Cause::TooLarge { limit_bytes });
+/// What a request spent.
+#[derive(Debug, Default)]
+struct Spent {
+    /// Time in the queue for permits.
+    queued: Duration,
+    /// Whether anything of the newest attempt was sent.
+    sent: bool,
+}
+
+/// A large body with its share of the room for such: given back when nobody holds the body any more.
+struct Held {
+    body: BytesMut,
+    _room: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.body
     }
-    let mut body = BytesMut::new();
-    while let Some(chunk) = response.chunk().await.map_err(|e| transport(&e))? {
-        if body.len() + chunk.len() > limit_bytes {
-            return Err(Cause::TooLarge { limit_bytes });
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body.freeze())
 }
 
 /// Scheme, host and path: what may be printed of a URL.

@@ -177,7 +177,7 @@ fn checked<'p>(provider: &'p Provider, ask: &Ask) -> Result<Option<&'p Resource>
         );
     }
     let Some(carrier) = provider.resource(name.as_str()) else {
-        let near = catalog::scopes::nearest(name.as_str(), provider.resources.iter().map(|r| r.name.as_str()));
+        let near = crate::names::nearest(name.as_str(), provider.resources.iter().map(|r| r.name.as_str()));
         return unusable(
             format!("there is no resource `{name}`"),
             near.map_or_else(|| "`hirelake catalog` lists them".to_owned(), |n| format!("did you mean `{n}`?")),
@@ -258,7 +258,7 @@ async fn look(world: &World, ask: &Ask, carrier: Option<&Resource>, session: &Se
 async fn newest_parents(world: &World, ask: &Ask, carrier: &Resource) -> Result<Vec<String>, InferError> {
     let table = world.config.table(carrier).map_err(SyncError::from)?;
     let store = world.lake.owned_by(ask.tenant.as_str());
-    let lake = Lake { store, tenant: ask.tenant.clone(), scratch: world.config.scratch.clone() };
+    let lake = Lake::new(store, ask.tenant.clone(), world.config.scratch.clone());
     let values: BTreeSet<_> = load::partition_values(&lake, &table).await.map_err(SyncError::from)?;
     let mut parents = Vec::new();
     let Some(key) = carrier.key.first() else { return Ok(parents) };
@@ -331,7 +331,8 @@ impl Sight {
                         _ => None,
                     };
                     // Whether there is more is only asked where a token says where.
-                    Ok(Decoded { more: next.is_some(), next, page })
+                    // No more than a few are looked at, so what they hold does not matter here.
+                    Ok(Decoded { more: next.is_some(), next, records: 1, page })
                 })
                 .await?;
             let Some(fetched) = fetched else { break };

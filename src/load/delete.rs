@@ -220,7 +220,7 @@ pub(super) async fn rewrite(
     let path = lake.path(table, value);
     let at = lake.place(table, &path);
     let untouched = |scanned| Rewritten { scanned, figures: Merged::default() };
-    let Some(base) = lake.store.open_file(&path).await.map_err(|e| Fault::Store(e).at(&at, doing))? else {
+    let Some(base) = lake.base(&path).await.map_err(|e| Fault::Store(e).at(&at, doing))? else {
         return Ok(untouched(false));
     };
     let (table_, wanted, store) = (table.clone(), Arc::clone(wanted), lake.store.clone());

@@ -175,6 +175,15 @@ impl Fault {
     }
 }
 
+impl From<StateError> for Fault {
+    fn from(e: StateError) -> Self {
+        match e {
+            StateError::Store(e) => Self::Store(e),
+            e => Self::Lease(e),
+        }
+    }
+}
+
 macro_rules! fault_from {
     ($($source:ty => $variant:ident),*) => {$(
         impl From<$source> for Fault {
@@ -184,4 +193,4 @@ macro_rules! fault_from {
         }
     )*};
 }
-fault_from!(io::Error => Io, ArrowError => Arrow, ParquetError => Parquet, StoreError => Store, StateError => Lease);
+fault_from!(io::Error => Io, ArrowError => Arrow, ParquetError => Parquet, StoreError => Store);

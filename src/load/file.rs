@@ -4,8 +4,9 @@ use std::fs::File;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, new_null_array};
-use arrow::compute::interleave_record_batch;
+use arrow::compute::{concat_batches, interleave_record_batch};
 use arrow::datatypes::{DataType, SchemaRef};
+use arrow::error::ArrowError;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use parquet::arrow::{ArrowWriter, ProjectionMask};
 use parquet::basic::{Compression, ZstdLevel};
@@ -26,6 +27,13 @@ const GROUP_BYTES: usize = 32 << 20;
 /// Rows handed to the writer and taken from a reader at once. The writer's pages and groups depend on how it is fed, so it
 /// is always fed by the same number.
 pub(super) const CHUNK_ROWS: usize = 1_024;
+/// Bytes of a column's dictionary in a row group: what has more different values is all but unique, and a dictionary of it is made
+/// at the cost of hashing every value, to be larger than the values.
+const DICTIONARY_BYTES: usize = 64 << 10;
+/// Bytes of a column's page: what is written stays as it came until its page is full, in every column of the row group.
+const PAGE_BYTES: usize = 128 << 10;
+/// Rows of a piece, on the average, from which on pieces are cheaper to copy than rows.
+const PIECE_ROWS: usize = 32;
 /// Footer key of the layout that a file was written under; only it tells the number of buckets.
 pub(super) const LAYOUT_KEY: &str = "hirelake.layout";
 
@@ -63,6 +71,8 @@ fn properties(table: &Table) -> Result<WriterProperties, Fault> {
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
         .set_max_row_group_row_count(Some(GROUP_ROWS))
         .set_max_row_group_bytes(Some(GROUP_BYTES))
+        .set_dictionary_page_size_limit(DICTIONARY_BYTES)
+        .set_data_page_size_limit(PAGE_BYTES)
         .set_created_by("hirelake".to_owned())
         .set_bloom_filter_for_dictionary_encoded_chunks(true)
         .set_sorting_columns(Some(sorting))
@@ -133,8 +143,7 @@ impl Writer {
         if self.picks.is_empty() {
             return Ok(());
         }
-        let batches: Vec<_> = self.batches.iter().collect();
-        let batch = interleave_record_batch(&batches, &self.picks)?;
+        let batch = gather(&self.batches, &self.picks)?;
         self.rows += batch.num_rows() as u64;
         self.living += batch.column(self.deleted).null_count() as u64;
         self.inner.write(&batch)?;
@@ -148,6 +157,24 @@ impl Writer {
         self.flush()?;
         self.inner.close()?;
         Ok(Written { staged: self.staged, rows: self.rows, living: self.living })
+    }
+}
+
+/// The rows of `picks`. Where they stand side by side, as most rows of an old file do, pieces are copied and not rows.
+fn gather(batches: &[RecordBatch], picks: &[(usize, usize)]) -> Result<RecordBatch, ArrowError> {
+    let mut pieces: Vec<(usize, usize, usize)> = Vec::new();
+    for &(batch, row) in picks {
+        let many = pieces.len() > picks.len() / PIECE_ROWS;
+        match pieces.last_mut() {
+            Some((b, from, rows)) if *b == batch && *from + *rows == row => *rows += 1,
+            _ if many => return interleave_record_batch(&batches.iter().collect::<Vec<_>>(), picks),
+            _ => pieces.push((batch, row, 1)),
+        }
+    }
+    let pieces = pieces.into_iter().filter_map(|(b, from, rows)| Some(batches.get(b)?.slice(from, rows)));
+    match pieces.collect::<Vec<_>>().as_slice() {
+        [one] => Ok(one.clone()),
+        pieces => concat_batches(&batches[0].schema(), pieces),
     }
 }
 

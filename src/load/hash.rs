@@ -5,7 +5,8 @@
 //! Lists mix each element's position into its seed and add their length, structs go down by field name: `[]`, `[null]` and
 //! null differ. The hash is stored, so it must never change: fixed vectors in the tests hold it.
 
-use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, StringArray};
+use arrow::buffer::NullBuffer;
 use arrow::datatypes::{DataType, Float64Type, Int64Type, TimeUnit, TimestampMicrosecondType};
 use twox_hash::XxHash64;
 
@@ -35,88 +36,97 @@ fn xxh(seed: u64, bytes: &[u8]) -> u64 {
     XxHash64::oneshot(seed, bytes)
 }
 
-/// Flat columns are hashed in one typed loop; nested ones value by value.
-fn add_column(sums: &mut [u64], array: &ArrayRef, seed: u64) -> Result<(), Fault> {
-    let mut add = |i: usize, h: u64| {
-        if let Some(sum) = sums.get_mut(i) {
-            *sum = sum.wrapping_add(h);
-        }
-    };
-    match array.data_type() {
-        DataType::Utf8 => {
-            for (i, v) in array.as_string::<i32>().iter().enumerate() {
-                if let Some(v) = v {
-                    add(i, xxh(seed, v.as_bytes()));
-                }
-            }
-        }
-        DataType::Int64 => {
-            for (i, v) in array.as_primitive::<Int64Type>().iter().enumerate() {
-                if let Some(v) = v {
-                    add(i, xxh(seed, &v.to_le_bytes()));
-                }
-            }
-        }
-        DataType::Timestamp(TimeUnit::Microsecond, _) => {
-            for (i, v) in array.as_primitive::<TimestampMicrosecondType>().iter().enumerate() {
-                if let Some(v) = v {
-                    add(i, xxh(seed, &v.to_le_bytes()));
-                }
-            }
-        }
-        _ => {
-            for i in 0..array.len() {
-                add(i, value(array.as_ref(), i, seed)?);
-            }
-        }
-    }
-    Ok(())
+/// A column, and the names below it: what does not depend on the row is asked for once.
+enum Shape<'a> {
+    Text(&'a StringArray),
+    Number(&'a [i64]),
+    Float(&'a [f64]),
+    Bool(&'a BooleanArray),
+    List { ends: &'a [i32], item: Box<Column<'a>> },
+    Struct(Vec<(&'a str, Column<'a>)>),
 }
 
-fn value(array: &dyn Array, i: usize, seed: u64) -> Result<u64, Fault> {
-    if array.is_null(i) {
-        return Ok(0);
+struct Column<'a> {
+    nulls: Option<&'a NullBuffer>,
+    shape: Shape<'a>,
+}
+
+impl<'a> Column<'a> {
+    fn new(array: &'a dyn Array) -> Result<Self, Fault> {
+        let shape = match array.data_type() {
+            DataType::Utf8 => Shape::Text(array.as_string::<i32>()),
+            DataType::Int64 => Shape::Number(array.as_primitive::<Int64Type>().values()),
+            DataType::Timestamp(TimeUnit::Microsecond, _) => {
+                Shape::Number(array.as_primitive::<TimestampMicrosecondType>().values())
+            }
+            DataType::Float64 => Shape::Float(array.as_primitive::<Float64Type>().values()),
+            DataType::Boolean => Shape::Bool(array.as_boolean()),
+            DataType::List(_) => {
+                let list = array.as_list::<i32>();
+                Shape::List { ends: list.value_offsets(), item: Box::new(Self::new(list.values().as_ref())?) }
+            }
+            DataType::Struct(fields) => {
+                let columns = fields.iter().zip(array.as_struct().columns());
+                let columns = columns.map(|(f, c)| Ok((f.name().as_str(), Self::new(c.as_ref())?)));
+                Shape::Struct(columns.collect::<Result<_, Fault>>()?)
+            }
+            other => return Err(Fault::Batch(format!("a value of type {other} cannot be hashed"))),
+        };
+        Ok(Self { nulls: array.nulls(), shape })
     }
-    Ok(match array.data_type() {
-        DataType::Utf8 => xxh(seed, array.as_string::<i32>().value(i).as_bytes()),
-        DataType::Int64 => xxh(seed, &array.as_primitive::<Int64Type>().value(i).to_le_bytes()),
-        DataType::Float64 => xxh(seed, &array.as_primitive::<Float64Type>().value(i).to_bits().to_le_bytes()),
-        DataType::Boolean => xxh(seed, &[u8::from(array.as_boolean().value(i))]),
-        DataType::Timestamp(TimeUnit::Microsecond, _) => {
-            xxh(seed, &array.as_primitive::<TimestampMicrosecondType>().value(i).to_le_bytes())
+
+    fn is_null(&self, i: usize) -> bool {
+        self.nulls.is_some_and(|n| n.is_null(i))
+    }
+
+    fn hash(&self, i: usize, seed: u64) -> u64 {
+        if self.is_null(i) {
+            return 0;
         }
-        DataType::List(_) => {
-            let list = array.as_list::<i32>();
-            let ends = list.value_offsets();
-            let (from, to) = match (ends.get(i), ends.get(i + 1)) {
-                (Some(&from), Some(&to)) => (from.cast_unsigned() as usize, to.cast_unsigned() as usize),
-                _ => (0, 0),
-            };
-            let mut sum = xxh(!seed, &((to - from) as u64).to_le_bytes());
-            for (n, j) in (from..to).enumerate() {
-                let seed = seed.wrapping_add((n as u64 + 1).wrapping_mul(POSITION));
-                sum = sum.wrapping_add(value(list.values().as_ref(), j, seed)?);
+        match &self.shape {
+            Shape::Text(texts) => xxh(seed, texts.value(i).as_bytes()),
+            Shape::Number(numbers) => xxh(seed, &numbers.get(i).copied().unwrap_or_default().to_le_bytes()),
+            Shape::Float(floats) => xxh(seed, &floats.get(i).copied().unwrap_or_default().to_bits().to_le_bytes()),
+            Shape::Bool(bools) => xxh(seed, &[u8::from(bools.value(i))]),
+            Shape::List { ends, item } => {
+                let (from, to) = match (ends.get(i), ends.get(i + 1)) {
+                    (Some(&from), Some(&to)) => (from.cast_unsigned() as usize, to.cast_unsigned() as usize),
+                    _ => (0, 0),
+                };
+                let mut sum = xxh(!seed, &((to - from) as u64).to_le_bytes());
+                for (n, j) in (from..to).enumerate() {
+                    let seed = seed.wrapping_add((n as u64 + 1).wrapping_mul(POSITION));
+                    sum = sum.wrapping_add(item.hash(j, seed));
+                }
+                sum
             }
-            sum
-        }
-        DataType::Struct(fields) => {
-            let mut sum = xxh(!seed, &[]);
-            for (field, column) in fields.iter().zip(array.as_struct().columns()) {
-                sum = sum.wrapping_add(value(column.as_ref(), i, xxh(seed, field.name().as_bytes()))?);
+            Shape::Struct(columns) => {
+                let mut sum = xxh(!seed, &[]);
+                for (name, column) in columns.iter().filter(|(_, c)| !c.is_null(i)) {
+                    sum = sum.wrapping_add(column.hash(i, xxh(seed, name.as_bytes())));
+                }
+                sum
             }
-            sum
         }
-        other => return Err(Fault::Batch(format!("a value of type {other} cannot be hashed"))),
-    })
+    }
+}
+
+fn add_column(sums: &mut [u64], array: &ArrayRef, seed: u64) -> Result<(), Fault> {
+    if array.null_count() == array.len() {
+        return Ok(());
+    }
+    let column = Column::new(array.as_ref())?;
+    for (i, sum) in sums.iter_mut().enumerate() {
+        *sum = sum.wrapping_add(column.hash(i, seed));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
-    use arrow::array::{
-        BooleanArray, Float64Array, Int64Array, ListArray, ListBuilder, StringArray, StringBuilder, StructArray,
-    };
+    use arrow::array::{Float64Array, Int64Array, ListArray, ListBuilder, StringBuilder, StructArray};
     use arrow::datatypes::{Field, Fields};
 
     use super::*;

@@ -5,15 +5,16 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+use arrow::row::OwnedRow;
 
 use super::delete::{Act, Wanted, rewrite};
 use super::error::{Fault, LoadError};
 use super::file::{Existing, Writer, Written};
-use super::rows::{Held, Loaded, Sorter, System, key_hash, run_schema};
-use super::spill::{RunFile, Runs, sorted};
-use super::{Lake, blocking, put};
-use crate::catalog::{Granularity, PartitionValue, Table};
+use super::rows::{Held, Loaded, Sorter, System, key_hash, ordered, run_schema};
+use super::spill::{RunFile, Runs};
+use super::{Lake, blocking, is_dated, put};
+use crate::catalog::{PartitionValue, Table};
 use crate::state::Lease;
 use crate::store::{Store, Version};
 
@@ -113,9 +114,8 @@ pub async fn merge(
     let path = lake.path(table, value);
     let at = lake.place(table, &path);
     let store_fault = |e| Fault::Store(e).at(&at, doing);
-    let base = lake.store.open_file(&path).await.map_err(store_fault)?;
-    let dated =
-        matches!(table.layout.granularity, Granularity::Year | Granularity::Month) && value != PartitionValue::Null;
+    let base = lake.base(&path).await.map_err(store_fault)?;
+    let dated = is_dated(table, value);
     let undated = if dated {
         lake.store.open_file(&lake.path(table, PartitionValue::Null)).await.map_err(store_fault)?
     } else {
@@ -201,6 +201,46 @@ pub(super) fn merge_into_nothing(
     Ok(run(&rules, store, None, runs)?.written)
 }
 
+/// A file in the making: what it has so far.
+#[derive(Default)]
+pub(super) struct Draft {
+    pub(super) writer: Option<Writer>,
+    last: Option<OwnedRow>,
+    pub(super) tally: Tally,
+}
+
+/// Adds `runs` to a file in the making. What does not come after its last row is given back, as a run has it.
+pub(super) fn append(
+    (table, store, suppress): (&Table, &Store, &Suppress),
+    sorter: &Sorter,
+    runs: Runs,
+    draft: &mut Draft,
+) -> Result<Option<RecordBatch>, Fault> {
+    let rules = Rules { table, suppress, strays: HashSet::new(), in_place: false };
+    let runs = Inputs::new(table, sorter, runs)?;
+    let mut drive = Drive::new(&rules, sorter, &runs, None, None)?;
+    let before = std::mem::take(draft);
+    (drive.after, drive.tally) = (before.last, before.tally);
+    let mut output = Output { store, table, writer: before.writer };
+    drive.go(Some(&mut output))?;
+    let last = drive.last.map(|l| l.row().owned()).or(drive.after);
+    *draft = Draft { writer: output.writer, last, tally: drive.tally };
+    run_of(table, &drive.late)
+}
+
+/// Rows as a run has them.
+fn run_of(table: &Table, rows: &[Spot]) -> Result<Option<RecordBatch>, Fault> {
+    if rows.is_empty() {
+        return Ok(None);
+    }
+    let batches: Vec<_> = rows.iter().map(|r| &r.rows.source.batch).collect();
+    let picks: Vec<_> = rows.iter().enumerate().map(|(i, r)| (i, r.row)).collect();
+    let mut columns = arrow::compute::interleave_record_batch(&batches, &picks)?.columns().to_vec();
+    let numbers = |of: fn(&Spot) -> i64| Arc::new(rows.iter().map(of).collect::<Int64Array>()) as ArrayRef;
+    columns.extend([numbers(Spot::seq), numbers(Spot::kind)]);
+    Ok(Some(RecordBatch::try_new(run_schema(table), columns)?))
+}
+
 /// What decides between rows.
 pub(super) struct Rules<'a> {
     table: &'a Table,
@@ -212,14 +252,14 @@ pub(super) struct Rules<'a> {
 }
 
 #[derive(Default)]
-struct Tally {
-    inserted: u64,
-    updated: u64,
-    unchanged: u64,
-    removed: u64,
-    suppressed: u64,
-    rows: u64,
-    living: u64,
+pub(super) struct Tally {
+    pub(super) inserted: u64,
+    pub(super) updated: u64,
+    pub(super) unchanged: u64,
+    pub(super) removed: u64,
+    pub(super) suppressed: u64,
+    pub(super) rows: u64,
+    pub(super) living: u64,
 }
 
 struct Outcome {
@@ -282,19 +322,37 @@ type Batches<'a> = Box<dyn Iterator<Item = Result<RecordBatch, Fault>> + 'a>;
 
 /// The incoming runs, at most [`FAN_IN`] files and what is in memory; can be read more than once.
 struct Inputs {
-    memory: Vec<RecordBatch>,
+    memory: Option<Memory>,
     files: Vec<RunFile>,
+}
+
+/// Rows that never left the memory: where they came, and their order.
+#[derive(Clone)]
+struct Memory {
+    batches: Rc<[Rc<Loaded>]>,
+    order: Rc<[(u32, u32)]>,
+}
+
+impl Memory {
+    fn new(table: &Table, sorter: &Sorter, batches: Vec<RecordBatch>) -> Result<Self, Fault> {
+        let held = Held::all(table);
+        let batches = batches.into_iter().map(|b| Loaded::new(table, sorter, b, &held));
+        let batches = batches.collect::<Result<Rc<[_]>, _>>()?;
+        let rows: Vec<_> = batches.iter().map(|b| &b.rows).collect();
+        let order = ordered(&rows, |b, i| batches.get(b).and_then(|b| b.seq.as_ref()).map_or(0, |s| s.at(i)));
+        Ok(Self { batches, order: order.into() })
+    }
+    fn at(&self, n: usize) -> Option<(Rc<Loaded>, usize)> {
+        let (batch, row) = *self.order.get(n)?;
+        Some((Rc::clone(self.batches.get(batch as usize)?), row as usize))
+    }
 }
 
 impl Inputs {
     fn new(table: &Table, sorter: &Sorter, mut runs: Runs) -> Result<Self, Fault> {
+        let memory = std::mem::take(&mut runs.memory);
+        let memory = (!memory.is_empty()).then(|| Memory::new(table, sorter, memory)).transpose()?;
         let schema = run_schema(table);
-        let memory = if runs.memory.is_empty() {
-            Vec::new()
-        } else {
-            sorted(table, sorter, &runs.memory, &schema)?.collect::<Result<_, _>>()?
-        };
-        runs.memory.clear();
         let mut files = std::mem::take(&mut runs.files);
         let mut n = 0;
         while files.len() > FAN_IN {
@@ -306,13 +364,13 @@ impl Inputs {
         Ok(Self { memory, files })
     }
     fn cursors<'a>(&'a self, table: &'a Table, sorter: &'a Sorter) -> Result<Vec<Cursor<'a>>, Fault> {
-        let mut cursors = Vec::with_capacity(self.files.len() + 1);
-        if !self.memory.is_empty() {
-            let batches: Batches<'a> = Box::new(self.memory.iter().cloned().map(Ok));
-            cursors.push(Cursor::new(table, sorter, Held::all(table), batches)?);
+        let mut cursors = Vec::with_capacity(self.files.len() + 2);
+        if let Some(memory) = &self.memory {
+            cursors.push(Cursor::new(Rest::Memory { rows: memory.clone(), next: 0 })?);
         }
         for file in &self.files {
-            cursors.push(Cursor::new(table, sorter, Held::all(table), Box::new(file.read()?))?);
+            let batches: Batches<'a> = Box::new(file.read()?);
+            cursors.push(Cursor::new(Rest::Stream { table, sorter, held: Held::all(table), batches })?);
         }
         Ok(cursors)
     }
@@ -402,42 +460,48 @@ fn next_interleaved(
 
 /// One sorted source and where it stands.
 struct Cursor<'a> {
-    table: &'a Table,
-    sorter: &'a Sorter,
-    held: Held,
-    batches: Batches<'a>,
-    head: Option<Rc<Loaded>>,
-    row: usize,
+    rest: Rest<'a>,
+    head: Option<Spot>,
+}
+
+/// What a source holds beyond its head.
+enum Rest<'a> {
+    Memory { rows: Memory, next: usize },
+    Stream { table: &'a Table, sorter: &'a Sorter, held: Held, batches: Batches<'a> },
 }
 
 impl<'a> Cursor<'a> {
-    fn new(table: &'a Table, sorter: &'a Sorter, held: Held, batches: Batches<'a>) -> Result<Self, Fault> {
-        let mut cursor = Self { table, sorter, held, batches, head: None, row: 0 };
-        cursor.load()?;
+    fn new(rest: Rest<'a>) -> Result<Self, Fault> {
+        let mut cursor = Self { rest, head: None };
+        cursor.advance()?;
         Ok(cursor)
     }
-    fn load(&mut self) -> Result<(), Fault> {
-        self.row = 0;
-        self.head = None;
-        while let Some(batch) = self.batches.next().transpose()? {
-            if batch.num_rows() > 0 {
-                self.head = Some(Loaded::new(self.table, self.sorter, batch, &self.held)?);
-                break;
+    fn advance(&mut self) -> Result<(), Fault> {
+        match &mut self.rest {
+            Rest::Memory { rows, next } => {
+                self.head = rows.at(*next).map(|(rows, row)| Spot { rows, row });
+                *next += 1;
+            }
+            Rest::Stream { table, sorter, held, batches } => {
+                if let Some(head) = self.head.as_mut().filter(|h| h.row + 1 < h.rows.rows.num_rows()) {
+                    head.row += 1;
+                    return Ok(());
+                }
+                self.head = None;
+                while let Some(batch) = batches.next().transpose()? {
+                    if batch.num_rows() > 0 {
+                        self.head = Some(Spot { rows: Loaded::new(table, sorter, batch, held)?, row: 0 });
+                        break;
+                    }
+                }
             }
         }
         Ok(())
     }
     /// The row it stands at, if that is `lead`'s key; it then moves on.
     fn next_if(&mut self, lead: &Spot) -> Result<Option<Spot>, Fault> {
-        let Some(head) = &self.head else { return Ok(None) };
-        if head.rows.row(self.row) != lead.rows.rows.row(lead.row) {
-            return Ok(None);
-        }
-        let spot = Spot { rows: Rc::clone(head), row: self.row };
-        self.row += 1;
-        if self.row == head.rows.num_rows() {
-            self.load()?;
-        }
+        let Some(spot) = self.head.as_ref().filter(|h| h.row() == lead.row()).cloned() else { return Ok(None) };
+        self.advance()?;
         Ok(Some(spot))
     }
 }
@@ -450,6 +514,10 @@ struct Spot {
 }
 
 impl Spot {
+    /// What orders it.
+    fn row(&self) -> arrow::row::Row<'_> {
+        self.rows.rows.row(self.row)
+    }
     fn synced(&self) -> i64 {
         self.rows.synced.at(self.row)
     }
@@ -491,12 +559,21 @@ struct Read {
 /// The merge proper: groups equal keys and settles each.
 struct Drive<'a> {
     rules: &'a Rules<'a>,
-    inputs: Vec<Cursor<'a>>,
-    base: Option<Cursor<'a>>,
+    /// Incoming ones, and last the file that is there.
+    sources: Vec<Cursor<'a>>,
+    /// How many of them are incoming.
+    inputs: usize,
+    /// The source that goes first, and the least row of the others: runs of windows hardly overlap, so that one often goes
+    /// first for long.
+    ahead: Option<(usize, Option<Spot>)>,
     read: Option<Read>,
     tally: Tally,
     /// Keys (children: parents) with a time here and an undated row elsewhere.
     found: BTreeSet<String>,
+    /// Of a file in the making: the last row that it had, those that do not come after it, and the last that did.
+    after: Option<OwnedRow>,
+    late: Vec<Spot>,
+    last: Option<Spot>,
 }
 
 impl<'a> Drive<'a> {
@@ -507,18 +584,27 @@ impl<'a> Drive<'a> {
         held: Option<Held>,
         base: Option<Batches<'a>>,
     ) -> Result<Self, Fault> {
-        let base = match (held, base) {
-            (Some(held), Some(base)) => Some(Cursor::new(rules.table, sorter, held, base)?),
-            _ => None,
-        };
-        let inputs = runs.cursors(rules.table, sorter)?;
-        Ok(Self { rules, inputs, base, read: None, tally: Tally::default(), found: BTreeSet::new() })
+        let mut sources = runs.cursors(rules.table, sorter)?;
+        let inputs = sources.len();
+        if let (Some(held), Some(batches)) = (held, base) {
+            sources.push(Cursor::new(Rest::Stream { table: rules.table, sorter, held, batches })?);
+        }
+        let (read, tally, found) = (None, Tally::default(), BTreeSet::new());
+        let (after, late, last) = (None, Vec::new(), None);
+        Ok(Self { rules, sources, inputs, ahead: None, read, tally, found, after, late, last })
     }
 
     /// Goes through everything. Without an output it stops at the first change and says false.
     fn go(&mut self, mut output: Option<&mut Output<'_>>) -> Result<bool, Fault> {
-        while let Some(lead) = self.least() {
-            if let Some(row) = self.settle(&lead)? {
+        while let Some((lead, only)) = self.least() {
+            if self.after.as_ref().is_some_and(|after| lead.row() <= after.row()) {
+                let inserted = self.tally.inserted;
+                let row = self.settle(&lead, only)?;
+                self.tally.inserted = inserted;
+                self.late.extend(row);
+                continue;
+            }
+            if let Some(row) = self.settle(&lead, only)? {
                 self.tally.rows += 1;
                 self.tally.living += u64::from(row.deleted().is_none());
                 if let Some(output) = &mut output {
@@ -528,31 +614,60 @@ impl<'a> Drive<'a> {
             if output.is_none() && self.tally.inserted + self.tally.updated + self.tally.removed > 0 {
                 return Ok(false);
             }
+            self.last = Some(lead);
         }
         Ok(true)
     }
 
-    fn least(&self) -> Option<Spot> {
-        let mut least: Option<(&Rc<Loaded>, usize)> = None;
-        for cursor in self.inputs.iter().chain(&self.base) {
-            let Some(head) = &cursor.head else { continue };
-            if least.is_none_or(|(rows, row)| head.rows.row(cursor.row) < rows.rows.row(row)) {
-                least = Some((head, cursor.row));
+    /// The least row of all sources, and its source when no other has that key.
+    fn least(&mut self) -> Option<(Spot, Option<usize>)> {
+        if let Some((i, bound)) = &self.ahead
+            && let Some(head) = self.sources.get(*i).and_then(|s| s.head.as_ref())
+            && bound.as_ref().is_none_or(|b| head.row() < b.row())
+        {
+            return Some((head.clone(), Some(*i)));
+        }
+        let mut first: Option<(usize, &Spot)> = None;
+        let mut second: Option<&Spot> = None;
+        for (i, head) in self.sources.iter().enumerate().filter_map(|(i, s)| Some((i, s.head.as_ref()?))) {
+            match first {
+                Some((_, least)) if head.row() >= least.row() => {
+                    if second.is_none_or(|s| head.row() < s.row()) {
+                        second = Some(head);
+                    }
+                }
+                _ => {
+                    second = first.map(|(_, f)| f);
+                    first = Some((i, head));
+                }
             }
         }
-        least.map(|(rows, row)| Spot { rows: Rc::clone(rows), row })
+        let (i, least) = first?;
+        let only = second.is_none_or(|s| least.row() < s.row()).then_some(i);
+        let found = (least.clone(), only);
+        self.ahead = Some((i, second.cloned()));
+        Some(found)
     }
 
-    /// Takes every row of `lead`'s key off the sources; gives the one that stays.
-    fn settle(&mut self, lead: &Spot) -> Result<Option<Spot>, Fault> {
+    /// Takes every row of `lead`'s key off the sources (`only`: off the one that has it); gives the one that stays.
+    fn settle(&mut self, lead: &Spot, only: Option<usize>) -> Result<Option<Spot>, Fault> {
         let table = self.rules.table;
         let read = self.read.as_ref().filter(|r| lead.rows.parent(lead.row).is_some_and(|p| p == r.parent.as_str()));
         let mut marker: Option<Spot> = None;
         let mut new: Option<Spot> = None;
         // Something says that the row is still there, without saying what it looks like.
         let mut spoken_for = false;
-        for input in &mut self.inputs {
-            while let Some(spot) = input.next_if(lead)? {
+        let mut old: Option<Spot> = None;
+        let those = only.map_or(0..self.sources.len(), |i| i..i + 1);
+        for (i, source) in self.sources.iter_mut().enumerate().skip(those.start).take(those.len()) {
+            while let Some(spot) = source.next_if(lead)? {
+                if i == self.inputs {
+                    match old {
+                        Some(_) => self.tally.removed += 1,
+                        None => old = Some(spot),
+                    }
+                    continue;
+                }
                 let best = if spot.kind() == 1 { &mut marker } else { &mut new };
                 if spot.kind() == 1 && self.rules.suppress.parent(&spot.rows, spot.row)
                     || spot.kind() != 1 && self.rules.suppress.row(&spot.rows, spot.row)
@@ -565,16 +680,6 @@ impl<'a> Drive<'a> {
                     spoken_for = true;
                 } else if best.as_ref().is_none_or(|b| spot.age() > b.age()) {
                     *best = Some(spot);
-                }
-            }
-        }
-        let mut old: Option<Spot> = None;
-        if let Some(base) = &mut self.base {
-            while let Some(spot) = base.next_if(lead)? {
-                if old.is_some() {
-                    self.tally.removed += 1;
-                } else {
-                    old = Some(spot);
                 }
             }
         }

@@ -166,6 +166,34 @@ impl Sorter {
     }
 }
 
+/// The rows of several batches, as (batch, row), in order; equal ones by what `seq` says of them, then as they came.
+pub(super) fn ordered(batches: &[&Rows], seq: impl Fn(usize, usize) -> i64) -> Vec<(u32, u32)> {
+    let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    // Nearly always the first bytes decide; then nothing else is touched.
+    let mut all: Vec<(u128, u32, u32)> = Vec::with_capacity(batches.iter().map(|b| b.num_rows()).sum());
+    for (b, rows) in batches.iter().enumerate() {
+        all.extend(rows.iter().enumerate().map(|(i, row)| (beginning(row.as_ref()), number(b), number(i))));
+    }
+    let row = |b: u32, i: u32| batches.get(b as usize).map(|rows| rows.row(i as usize));
+    all.sort_unstable_by(|&(a, ab, ai), &(b, bb, bi)| {
+        a.cmp(&b)
+            .then_with(|| row(ab, ai).cmp(&row(bb, bi)))
+            .then_with(|| seq(ab as usize, ai as usize).cmp(&seq(bb as usize, bi as usize)))
+            .then_with(|| (ab, ai).cmp(&(bb, bi)))
+    });
+    all.into_iter().map(|(_, b, i)| (b, i)).collect()
+}
+
+/// The first sixteen bytes as a number of the same order.
+fn beginning(row: &[u8]) -> u128 {
+    let mut bytes = [0; 16];
+    let n = row.len().min(bytes.len());
+    if let (Some(to), Some(from)) = (bytes.get_mut(..n), row.get(..n)) {
+        to.copy_from_slice(from);
+    }
+    u128::from_be_bytes(bytes)
+}
+
 /// The columns of the order with their options, outermost first.
 pub(super) fn order_columns(table: &Table) -> Vec<(usize, SortOptions)> {
     let last = SortOptions { descending: false, nulls_first: false };

@@ -28,7 +28,7 @@ pub async fn bring_forward(lake: &Lake, lease: &Lease, table: &Table) -> Result<
     for value in partitions(lake, table, doing).await? {
         let path = lake.path(table, value);
         let at = lake.place(table, &path);
-        let Some(base) = lake.store.open_file(&path).await.map_err(|e| Fault::Store(e).at(&at, doing))? else {
+        let Some(base) = lake.base(&path).await.map_err(|e| Fault::Store(e).at(&at, doing))? else {
             continue;
         };
         let (table_, store) = (table.clone(), lake.store.clone());
@@ -203,8 +203,7 @@ async fn step(lake: &Lake, lease: &Lease, new: &Table) -> Result<Relaid, LoadErr
     for value in values {
         let path = lake.path(new, value);
         let at = lake.place(new, &path);
-        let base: Option<Version> =
-            lake.store.open_file(&path).await.map_err(|e| Fault::Store(e).at(&at, doing))?.map(|o| o.version.clone());
+        let base: Option<Version> = lake.store.version(&path).await.map_err(|e| Fault::Store(e).at(&at, doing))?;
         let runs = spill.take(value);
         let (table, store) = (new.clone(), lake.store.clone());
         let written = blocking(&at, doing, move || merge_into_nothing(&table, &store, runs, &Suppress::none())).await?;

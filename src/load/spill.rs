@@ -1,7 +1,8 @@
 //! The private spill of one run and table: incoming rows, cut by partition and window, sorted, and kept until merged.
 //!
 //! A window that fails is dropped whole, so rows of two windows never share a run. Small increments never touch the disk:
-//! rows are written out, the largest heap first, only when the buffer is full.
+//! rows are written out, the largest heap first, only when the buffer is full. Rows stay in the batches in which they came;
+//! putting them in order moves numbers, not rows.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, File};
@@ -10,23 +11,27 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch, TimestampMicrosecondArray, UInt32Array, new_null_array};
-use arrow::compute::{cast, concat_batches, take_record_batch};
+use arrow::compute::{cast, interleave_record_batch, take_record_batch};
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
 
 use super::error::{Fault, LoadError, Place};
 use super::hash::hash_rows;
-use super::rows::{Held, I64s, KIND, SEQ, Sorter, key_hash, retype, run_schema};
+use super::rows::{Held, I64s, KIND, SEQ, Sorter, key_hash, ordered, retype, run_schema};
 use crate::catalog::{DELETED_AT, Granularity, HASH, PartitionValue, SYNCED_AT, Table};
 use crate::clock::Timestamp;
 
-/// Bytes of one table's rows kept in memory: some ten tables are filled at once, and the promise is 100 MB for all.
+/// Bytes of one table's rows kept in memory, unless told otherwise: some ten tables are filled at once, and the promise is
+/// 100 MB for all.
 const BUFFER_BYTES: usize = 8 << 20;
 /// Rows of one table kept in memory: short rows cost more in bookkeeping than in bytes.
-const BUFFER_ROWS: usize = 8_192;
+const BUFFER_ROWS: usize = 32_768;
 /// Rows of a batch in a run file: a merge holds one batch of each run.
 const RUN_BATCH_ROWS: usize = 256;
+
+/// What is being done, where an error says so.
+const SPILLING: &str = "spill incoming rows";
 
 /// Finished rows of a partition that wait to be merged.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +66,11 @@ pub struct Runs {
 }
 
 impl Runs {
+    /// Rows that are in memory, of no spill.
+    pub(super) fn of(memory: Vec<RecordBatch>, dir: PathBuf) -> Self {
+        let rows = memory.iter().map(|b| b.num_rows() as u64).sum();
+        Self { ticket: Ticket(u64::MAX), dir, memory, files: Vec::new(), rows }
+    }
     /// To be given to [`Spill::settle`] when the merge has succeeded.
     #[must_use]
     pub fn ticket(&self) -> Ticket {
@@ -78,7 +88,7 @@ pub struct Spill {
     table: Arc<Table>,
     dir: PathBuf,
     schema: SchemaRef,
-    sorter: Sorter,
+    sorter: Arc<Sorter>,
     heaps: BTreeMap<(PartitionValue, u32), Heap>,
     finished: BTreeSet<u32>,
     taken: BTreeMap<Ticket, BTreeSet<u32>>,
@@ -86,7 +96,71 @@ pub struct Spill {
     files: u64,
     buffered_rows: usize,
     buffered_bytes: usize,
+    full: bool,
+    most_bytes: usize,
     pub(super) most_rows: usize,
+}
+
+/// So many rows of one response.
+#[derive(Debug, Clone, Copy)]
+pub struct Response {
+    /// How many.
+    pub rows: usize,
+    /// The response's time.
+    pub seen_at: Timestamp,
+    /// Grows with the order of responses in the run, one number a response: rows of a parent belong to the marker of the same
+    /// number.
+    pub seq: u64,
+}
+
+/// Rows as the spill keeps them: complete, hashed, cut by partition. Made on any thread.
+pub struct Incoming(Vec<(PartitionValue, RecordBatch)>);
+
+impl Incoming {
+    /// `responses`: which rows came with which, in their order.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError::Batch`] when the rows are not of the table's shape, or there are more or fewer of them than came.
+    pub fn new(table: &Table, rows: &RecordBatch, responses: &[Response]) -> Result<Self, LoadError> {
+        complete(table, rows, responses).map_err(|f| f.at(&place(table), SPILLING))
+    }
+}
+
+/// Rows that are to leave the memory.
+pub struct Overflow {
+    heap: (PartitionValue, u32),
+    path: PathBuf,
+    table: Arc<Table>,
+    sorter: Arc<Sorter>,
+    schema: SchemaRef,
+    memory: Vec<RecordBatch>,
+}
+
+/// Rows that have left it.
+pub struct Spilled {
+    heap: (PartitionValue, u32),
+    file: RunFile,
+}
+
+impl Overflow {
+    /// Puts them in order and writes them; blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError::Io`] when the spill cannot be written.
+    pub fn write(self) -> Result<Spilled, LoadError> {
+        let table = self.table.clone();
+        self.try_write().map_err(|f| f.at(&place(&table), SPILLING))
+    }
+
+    fn try_write(self) -> Result<Spilled, Fault> {
+        if let Some(dir) = self.path.parent() {
+            fs::create_dir_all(dir)?;
+        }
+        let batches = sorted(&self.table, &self.sorter, self.memory)?;
+        Ok(Spilled { heap: self.heap, file: RunFile::write(self.path, &self.schema, batches)? })
+    }
 }
 
 /// Rows of one partition and one window.
@@ -122,7 +196,7 @@ impl Spill {
         let sorter = Sorter::new(&table).map_err(|f| f.at(&place(&table), "order rows by their key"))?;
         Ok(Self {
             schema: run_schema(&table),
-            sorter,
+            sorter: Arc::new(sorter),
             table,
             dir,
             heaps: BTreeMap::new(),
@@ -132,18 +206,74 @@ impl Spill {
             files: 0,
             buffered_rows: 0,
             buffered_bytes: 0,
+            full: false,
+            most_bytes: BUFFER_BYTES,
             most_rows: BUFFER_ROWS,
         })
     }
 
-    /// Adds one response's rows. `seen_at` is the response's time; `seq` grows with the order of responses in the run and is
-    /// one number a response: rows of a parent belong to the marker of the same number.
+    /// The same with room in memory for so many bytes.
+    #[must_use]
+    pub fn with_room(self, bytes: usize) -> Self {
+        Self { most_bytes: bytes, ..self }
+    }
+
+    /// Adds one response's rows, and writes out what there is no room for. What [`Response`] says of the parameters holds here.
     ///
     /// # Errors
     ///
     /// [`LoadError::Batch`] when the rows are not of the table's shape, [`LoadError::Io`] when the spill cannot be written.
     pub fn add(&mut self, window: u32, rows: &RecordBatch, seen_at: Timestamp, seq: u64) -> Result<(), LoadError> {
-        self.try_add(window, rows, seen_at, seq).map_err(|f| f.at(&place(&self.table), "spill incoming rows"))
+        let response = Response { rows: rows.num_rows(), seen_at, seq };
+        self.take_in(window, Incoming::new(&self.table, rows, &[response])?);
+        self.write_out().map_err(|f| f.at(&place(&self.table), SPILLING))
+    }
+
+    fn write_out(&mut self) -> Result<(), Fault> {
+        while let Some(overflow) = self.overflow() {
+            let spilled = overflow.try_write()?;
+            self.spilled(spilled);
+        }
+        Ok(())
+    }
+
+    /// Adds rows in memory: [`Spill::overflow`] is to be asked next.
+    pub fn take_in(&mut self, window: u32, incoming: Incoming) {
+        for (value, part) in incoming.0 {
+            let heap = self.heaps.entry((value, window)).or_default();
+            let bytes = part.get_array_memory_size();
+            self.buffered_rows += part.num_rows();
+            self.buffered_bytes += bytes;
+            heap.memory_rows += part.num_rows();
+            heap.memory_bytes += bytes;
+            heap.memory.push(part);
+        }
+        self.full |= self.buffered_rows > self.most_rows || self.buffered_bytes > self.most_bytes;
+    }
+
+    /// What is to be written out now, the largest heap first; once the buffer is full, until it is half empty, so that many
+    /// small heaps stay in memory. What it hands out must come back by [`Spill::spilled`] before anything else is asked.
+    pub fn overflow(&mut self) -> Option<Overflow> {
+        self.full &= self.buffered_rows > self.most_rows / 2 || self.buffered_bytes > self.most_bytes / 2;
+        if !self.full {
+            return None;
+        }
+        let largest = self.heaps.iter().filter(|(_, h)| h.memory_rows > 0);
+        let (key, _) = largest.max_by_key(|(_, h)| (h.memory_bytes, h.memory_rows))?;
+        let key = *key;
+        let heap = self.heaps.get_mut(&key)?;
+        let memory = std::mem::take(&mut heap.memory);
+        self.buffered_rows -= std::mem::take(&mut heap.memory_rows);
+        self.buffered_bytes -= std::mem::take(&mut heap.memory_bytes);
+        let path = self.dir.join(format!("{:06}.arrow", self.files));
+        self.files += 1;
+        let (table, sorter, schema) = (self.table.clone(), self.sorter.clone(), self.schema.clone());
+        Some(Overflow { heap: key, path, table, sorter, schema, memory })
+    }
+
+    /// Takes back what was written out.
+    pub fn spilled(&mut self, spilled: Spilled) {
+        self.heaps.entry(spilled.heap).or_default().files.push(spilled.file);
     }
 
     /// The window is complete: its rows may be merged.
@@ -178,10 +308,15 @@ impl Spill {
 
     /// Hands out a partition's rows of finished windows, to be merged; rows of open windows stay.
     pub fn take(&mut self, value: PartitionValue) -> Runs {
+        let finished = self.finished.clone();
+        self.take_of(value, &finished)
+    }
+
+    /// Hands out a partition's rows of those windows.
+    pub fn take_of(&mut self, value: PartitionValue, windows: &BTreeSet<u32>) -> Runs {
         let ticket = Ticket(self.tickets);
         self.tickets += 1;
-        let keys: Vec<_> =
-            self.heaps.keys().filter(|(v, w)| *v == value && self.finished.contains(w)).copied().collect();
+        let keys: Vec<_> = self.heaps.keys().filter(|(v, w)| *v == value && windows.contains(w)).copied().collect();
         let mut runs = Runs { ticket, dir: self.dir.clone(), memory: Vec::new(), files: Vec::new(), rows: 0 };
         let mut windows = BTreeSet::new();
         for key in keys {
@@ -220,99 +355,80 @@ impl Spill {
         self.buffered_bytes -= heap.memory_bytes;
     }
 
-    fn try_add(&mut self, window: u32, rows: &RecordBatch, seen_at: Timestamp, seq: u64) -> Result<(), Fault> {
-        let n = rows.num_rows();
-        if n == 0 {
-            return Ok(());
-        }
-        let table = Arc::clone(&self.table);
-        let mut hashed = Vec::with_capacity(table.schema.fields().len());
-        for field in table.schema.fields() {
-            if ![SYNCED_AT, DELETED_AT, HASH].contains(&field.name().as_str()) {
-                let column = rows.column_by_name(field.name());
-                let column = column.ok_or_else(|| Fault::Batch(format!("column `{}` is missing", field.name())))?;
-                let column = retype(column, field.data_type()).ok_or_else(|| {
-                    Fault::Batch(format!(
-                        "column `{}` is {}, not {}",
-                        field.name(),
-                        column.data_type(),
-                        field.data_type()
-                    ))
-                })?;
-                hashed.push((field.name().as_str(), column));
-            }
-        }
-        let hashes = hash_rows(&table, hashed.iter().map(|(name, c)| (*name, c)), n)?;
-        let mut content = hashed.iter();
-        let mut columns = Vec::with_capacity(self.schema.fields().len());
-        for field in table.schema.fields() {
-            columns.push(match field.name().as_str() {
-                SYNCED_AT => {
-                    Arc::new(TimestampMicrosecondArray::from_value(seen_at.us(), n).with_timezone("UTC")) as ArrayRef
-                }
-                DELETED_AT => new_null_array(field.data_type(), n),
-                HASH => Arc::new(Int64Array::from(hashes.clone())),
-                _ => match content.next() {
-                    Some((_, column)) => Arc::clone(column),
-                    None => return Err(Fault::Batch("a column is missing".into())),
-                },
-            });
-        }
-        let kind = match rows.column_by_name("_kind") {
-            Some(kind) => cast(kind, &DataType::Int64)?,
-            None => Arc::new(Int64Array::from_value(0, n)),
-        };
-        self.push(window, columns, kind, seq)
-    }
-
     /// Adds rows that are complete, system columns and all, such as those of an existing file.
     pub(super) fn add_stored(&mut self, window: u32, rows: &RecordBatch, seq: u64) -> Result<(), Fault> {
         let kind = Arc::new(Int64Array::from_value(0, rows.num_rows()));
-        self.push(window, rows.columns().to_vec(), kind, seq)
+        let seq = Int64Array::from_value(seq.cast_signed(), rows.num_rows());
+        self.take_in(window, cut(&self.table, &self.schema, rows.columns().to_vec(), Arc::new(seq), kind)?);
+        self.write_out()
     }
+}
 
-    fn push(&mut self, window: u32, mut columns: Vec<ArrayRef>, kind: ArrayRef, seq: u64) -> Result<(), Fault> {
-        let n = kind.len();
-        columns.push(Arc::new(Int64Array::from_value(seq.cast_signed(), n)));
-        columns.push(kind);
-        let batch = RecordBatch::try_new(Arc::clone(&self.schema), columns)?;
-        let split = partitions(&self.table, &batch)?;
-        for (value, indices) in split {
-            let part = if indices.len() == n {
-                batch.clone()
-            } else {
-                take_record_batch(&batch, &UInt32Array::from(indices))?
-            };
-            let heap = self.heaps.entry((value, window)).or_default();
-            let bytes = part.get_array_memory_size();
-            self.buffered_rows += part.num_rows();
-            self.buffered_bytes += bytes;
-            heap.memory_rows += part.num_rows();
-            heap.memory_bytes += bytes;
-            heap.memory.push(part);
-        }
-        if self.buffered_rows > self.most_rows || self.buffered_bytes > BUFFER_BYTES {
-            self.write_out()?;
-        }
-        Ok(())
+/// The rows with all columns of a run, cut by partition.
+fn complete(table: &Table, rows: &RecordBatch, responses: &[Response]) -> Result<Incoming, Fault> {
+    let n = rows.num_rows();
+    let each = |of: fn(&Response) -> i64| -> Vec<i64> {
+        responses.iter().flat_map(|r| std::iter::repeat_n(of(r), r.rows)).collect()
+    };
+    let (mut seen, seq) = (each(|r| r.seen_at.us()), each(|r| r.seq.cast_signed()));
+    if seen.len() != n {
+        return Err(Fault::Batch(format!("{n} rows, of which {} are said to have come", seen.len())));
     }
+    if n == 0 {
+        return Ok(Incoming(Vec::new()));
+    }
+    let mut hashed = Vec::with_capacity(table.schema.fields().len());
+    for field in table.schema.fields() {
+        if ![SYNCED_AT, DELETED_AT, HASH].contains(&field.name().as_str()) {
+            let column = rows.column_by_name(field.name());
+            let column = column.ok_or_else(|| Fault::Batch(format!("column `{}` is missing", field.name())))?;
+            let column = retype(column, field.data_type()).ok_or_else(|| {
+                Fault::Batch(format!("column `{}` is {}, not {}", field.name(), column.data_type(), field.data_type()))
+            })?;
+            hashed.push((field.name().as_str(), column));
+        }
+    }
+    let mut hashes = Some(hash_rows(table, hashed.iter().map(|(name, c)| (*name, c)), n)?);
+    let mut content = hashed.iter();
+    let mut columns = Vec::with_capacity(table.schema.fields().len() + 2);
+    for field in table.schema.fields() {
+        columns.push(match field.name().as_str() {
+            SYNCED_AT => {
+                Arc::new(TimestampMicrosecondArray::from(std::mem::take(&mut seen)).with_timezone("UTC")) as ArrayRef
+            }
+            DELETED_AT => new_null_array(field.data_type(), n),
+            HASH => Arc::new(Int64Array::from(hashes.take().unwrap_or_default())),
+            _ => match content.next() {
+                Some((_, column)) => Arc::clone(column),
+                None => return Err(Fault::Batch("a column is missing".into())),
+            },
+        });
+    }
+    let kind = match rows.column_by_name("_kind") {
+        Some(kind) => cast(kind, &DataType::Int64)?,
+        None => Arc::new(Int64Array::from_value(0, n)),
+    };
+    cut(table, &run_schema(table), columns, Arc::new(Int64Array::from(seq)), kind)
+}
 
-    /// Writes the largest heaps to disk until the buffer is half empty, so that many small ones stay in memory.
-    fn write_out(&mut self) -> Result<(), Fault> {
-        fs::create_dir_all(&self.dir)?;
-        while self.buffered_rows > self.most_rows / 2 || self.buffered_bytes > BUFFER_BYTES / 2 {
-            let largest = self.heaps.iter().max_by_key(|(_, h)| (h.memory_bytes, h.memory_rows)).map(|(k, _)| *k);
-            let Some(heap) = largest.and_then(|k| self.heaps.get_mut(&k)).filter(|h| h.memory_rows > 0) else { break };
-            let memory = std::mem::take(&mut heap.memory);
-            self.buffered_rows -= std::mem::take(&mut heap.memory_rows);
-            self.buffered_bytes -= std::mem::take(&mut heap.memory_bytes);
-            let path = self.dir.join(format!("{:06}.arrow", self.files));
-            self.files += 1;
-            let sorted = sorted(&self.table, &self.sorter, &memory, &self.schema)?;
-            heap.files.push(RunFile::write(path, &self.schema, sorted)?);
-        }
-        Ok(())
+fn cut(
+    table: &Table,
+    schema: &SchemaRef,
+    mut columns: Vec<ArrayRef>,
+    seq: ArrayRef,
+    kind: ArrayRef,
+) -> Result<Incoming, Fault> {
+    let n = kind.len();
+    columns.extend([seq, kind]);
+    let batch = RecordBatch::try_new(Arc::clone(schema), columns)?;
+    let mut parts = Vec::new();
+    for (value, indices) in partitions(table, &batch)? {
+        parts.push(match indices.len() == n {
+            true => (value, batch.clone()),
+            false => (value, take_record_batch(&batch, &UInt32Array::from(indices))?),
+        });
     }
+    Ok(Incoming(parts))
 }
 
 impl Heap {
@@ -352,23 +468,22 @@ impl RunFile {
 pub(super) fn sorted(
     table: &Table,
     sorter: &Sorter,
-    batches: &[RecordBatch],
-    schema: &SchemaRef,
+    batches: Vec<RecordBatch>,
 ) -> Result<impl Iterator<Item = Result<RecordBatch, Fault>> + use<>, Fault> {
-    let whole = concat_batches(schema, batches)?;
-    let rows = sorter.rows(&whole, &Held::all(table))?;
-    let seq = whole.column_by_name(SEQ).map(|c| I64s::new(c, SEQ)).transpose()?;
-    let seq_of = |i: usize| seq.as_ref().map_or(0, |s| s.at(i));
-    let mut order: Vec<u32> = (0..u32::try_from(whole.num_rows()).unwrap_or(u32::MAX)).collect();
-    order.sort_by(|&a, &b| {
-        let (a, b) = (a as usize, b as usize);
-        rows.row(a).cmp(&rows.row(b)).then_with(|| seq_of(a).cmp(&seq_of(b)))
-    });
+    let held = Held::all(table);
+    let rows = batches.iter().map(|b| sorter.rows(b, &held)).collect::<Result<Vec<_>, _>>()?;
+    let seqs = batches.iter().map(|b| b.column_by_name(SEQ).map(|c| I64s::new(c, SEQ)).transpose());
+    let seqs = seqs.collect::<Result<Vec<_>, _>>()?;
+    let order =
+        ordered(&rows.iter().collect::<Vec<_>>(), |b, i| seqs.get(b).and_then(Option::as_ref).map_or(0, |s| s.at(i)));
+    drop(rows);
     let mut next = 0;
     Ok(std::iter::from_fn(move || {
-        let some: Vec<u32> = order.iter().skip(next).take(RUN_BATCH_ROWS).copied().collect();
+        let some: Vec<(usize, usize)> =
+            order.iter().skip(next).take(RUN_BATCH_ROWS).map(|(b, i)| (*b as usize, *i as usize)).collect();
         next += some.len();
-        (!some.is_empty()).then(|| take_record_batch(&whole, &UInt32Array::from(some)).map_err(Fault::Arrow))
+        let batches: Vec<_> = batches.iter().collect();
+        (!some.is_empty()).then(|| interleave_record_batch(&batches, &some).map_err(Fault::Arrow))
     }))
 }
 

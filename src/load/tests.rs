@@ -34,11 +34,7 @@ struct Fixture {
 
 fn fixture() -> Fixture {
     let dir = tempfile::tempdir().unwrap();
-    let lake = Lake {
-        store: store(&dir.path().join("lake")),
-        tenant: "acme".parse().unwrap(),
-        scratch: dir.path().join("scratch"),
-    };
+    let lake = Lake::new(store(&dir.path().join("lake")), "acme".parse().unwrap(), dir.path().join("scratch"));
     Fixture { dir, lake }
 }
 
@@ -199,6 +195,101 @@ async fn merge_all(
     }
     assert!(spill.pending().is_empty());
     done
+}
+
+/// 3,000 records of a year in six windows.
+fn windows_of_a_year() -> Vec<Vec<Row>> {
+    let rows: Vec<Row> = (0..3_000).map(|i| row(&format!("r{i:04}"), "n", year(0) + i * 60_000, 1_000 + i)).collect();
+    rows.chunks(500).map(|w| w.iter().rev().cloned().collect()).collect()
+}
+
+#[tokio::test]
+async fn a_partition_that_grows_is_the_one_that_is_merged_at_once() {
+    let table = records(Granularity::Year);
+    let value = PartitionValue::Year(2023);
+    let windows = windows_of_a_year();
+    // What comes late: one that is newer than what was written, and one that was not there.
+    let late = [row("r0007", "renamed", year(0) + 7 * 60_000, 9_000), row("r9999", "n", year(0) + 30_000, 1)];
+    let fill = |f: &Fixture| {
+        let mut s = spill(f, &table);
+        for (i, w) in windows.iter().enumerate() {
+            s.add(i as u32, &record_batch(w), Timestamp::from_ms(5), i as u64).unwrap();
+            s.finish(i as u32);
+        }
+        s.add(99, &record_batch(&late), Timestamp::from_ms(6), 99).unwrap();
+        s.finish(99);
+        s
+    };
+    let (once, grown) = (fixture(), fixture());
+    let merged = merge_all(&once, &table, &mut fill(&once), &Suppress::none()).await[&value].clone();
+    let mut s = fill(&grown);
+    let begun = Growing::begin(&grown.lake, Arc::new(table.clone()), value, Suppress::none()).await.unwrap();
+    let mut growing = begun.expect("nothing is there");
+    for some in [BTreeSet::from([0]), BTreeSet::from([1, 2, 3]), BTreeSet::from([4, 5]), BTreeSet::from([99])] {
+        growing = growing.add(s.take_of(value, &some)).await.unwrap();
+        assert!(grown.files(&table).is_empty(), "nothing is in place before the end");
+    }
+    assert_eq!(s.unmerged_windows(), (0..6).chain([99]).collect(), "nothing of it may be committed yet");
+    let tickets = growing.tickets().to_vec();
+    let done = growing.finish(&lease()).await.unwrap();
+    tickets.into_iter().for_each(|t| s.settle(t));
+    assert!(s.unmerged_windows().is_empty());
+    assert!(grown.files(&table) == once.files(&table), "the bytes differ");
+    assert_eq!((done.rows, done.living, done.bytes), (merged.rows, merged.living, merged.bytes));
+    assert_eq!((done.inserted, done.updated, merged.inserted), (3_001, 1, 3_001));
+}
+
+#[tokio::test]
+async fn where_something_is_nothing_grows() {
+    let table = records(Granularity::Year);
+    let f = fixture();
+    load(&f, &table, 1, &[row("a", "n", year(0), 1)]).await;
+    let begin = async |value| {
+        Growing::begin(&f.lake, Arc::new(table.clone()), value, Suppress::none()).await.unwrap().is_some()
+    };
+    assert!(!begin(PartitionValue::Year(2023)).await);
+    assert!(begin(PartitionValue::Year(2024)).await);
+    // A row without a time may be one of those that come.
+    load(&f, &table, 1, &[row("b", "n", None, 1)]).await;
+    assert!(!begin(PartitionValue::Year(2024)).await);
+    assert!(!begin(PartitionValue::Null).await);
+}
+
+#[tokio::test]
+async fn what_comes_twice_grows_once_and_who_is_deleted_not_at_all() {
+    let table = records(Granularity::Year);
+    let (f, value) = (fixture(), PartitionValue::Year(2023));
+    let mut s = spill(&f, &table);
+    let at = |id: &str, minute: i64| row(id, "n", year(0) + minute * 60_000, 1);
+    // Both windows have what stands on their border.
+    for (window, rows) in [[at("a", 0), at("b", 1)], [at("b", 1), at("c", 2)]].iter().enumerate() {
+        s.add(window as u32, &record_batch(rows), Timestamp::from_ms(5), window as u64).unwrap();
+        s.finish(window as u32);
+    }
+    let dead = Suppress::new(HashMap::from([("a".to_owned(), 7)]), HashMap::new());
+    let mut growing = Growing::begin(&f.lake, Arc::new(table.clone()), value, dead).await.unwrap().unwrap();
+    for window in [0, 1] {
+        growing = growing.add(s.take_of(value, &BTreeSet::from([window]))).await.unwrap();
+    }
+    let done = growing.finish(&lease()).await.unwrap();
+    assert_eq!((done.inserted, done.suppressed, done.unchanged, done.rows), (2, 1, 1, 2));
+    assert_eq!(texts(&read(&f, &table).await, "id"), [Some("b".to_owned()), Some("c".to_owned())]);
+}
+
+#[tokio::test]
+async fn a_growth_that_is_given_up_leaves_nothing() {
+    let table = records(Granularity::Year);
+    let (f, value) = (fixture(), PartitionValue::Year(2023));
+    let mut s = spill(&f, &table);
+    s.add(0, &record_batch(&[row("a", "n", year(0), 1)]), Timestamp::from_ms(5), 1).unwrap();
+    s.finish(0);
+    let growing = Growing::begin(&f.lake, Arc::new(table.clone()), value, Suppress::none()).await.unwrap().unwrap();
+    let growing = growing.add(s.take(value)).await.unwrap();
+    let staged = || fs::read_dir(f.dir.path().join("lake/_staging")).unwrap().count();
+    assert_eq!(staged(), 1);
+    drop(growing);
+    assert_eq!(staged(), 0);
+    assert!(f.files(&table).is_empty());
 }
 
 /// Loads one page of records seen at `seen`.
@@ -503,8 +594,8 @@ async fn a_file_of_several_row_groups_is_merged_and_searched() {
     assert!(now.len() == 17_000 && !now.contains_key(&last));
 }
 
-#[test]
-fn the_work_can_be_spawned() {
+#[tokio::test]
+async fn the_work_can_be_spawned() {
     fn is_send<T: Send>(_: &T) {}
     let f = fixture();
     let table = records(Granularity::Year);
@@ -930,4 +1021,25 @@ async fn work_that_dies_is_an_error() {
     lever/users (tenant=acme/data.parquet): cannot write the spill
     hint: the disk is full: free some space and run again; what was in place is unharmed
     ");
+}
+
+#[tokio::test]
+async fn nothing_is_built_on_a_file_that_another_run_put_there() {
+    let mut f = fixture();
+    f.lake.store = Store::memory();
+    let table = records(Granularity::None);
+    load(&f, &table, 10, &[row("a", "x", year(0), 5)]).await;
+    let path = f.lake.path(&table, PartitionValue::Whole);
+    // Of equal size, so that only its version tells.
+    let now = f.lake.store.version(&path).await.unwrap().unwrap();
+    let body = f.lake.store.get(&path).await.unwrap().unwrap();
+    f.lake.store.overwrite(&path, body).await.unwrap();
+    assert!(!f.lake.store.version(&path).await.unwrap().unwrap().same(&now));
+    let mut s = spill(&f, &table);
+    s.add(0, &record_batch(&[row("b", "y", year(0), 6)]), Timestamp::from_ms(20), 1).unwrap();
+    s.finish(0);
+    let value = PartitionValue::Whole;
+    let refused = merge(&f.lake, &lease(), &table, value, s.take(value), &Suppress::none()).await;
+    let LoadError::Store { source, .. } = refused.unwrap_err() else { panic!() };
+    assert!(matches!(*source, crate::store::StoreError::Moved { .. }), "{source}");
 }

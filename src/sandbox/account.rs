@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -29,12 +29,31 @@ const UNKNOWN_STAGE_RANK: i64 = 1_000;
 /// How many records one turn of churn moves.
 const CHURN_MOVES: usize = 3;
 
+/// Parts of the listing that are remembered: more than windows are read at once.
+const PARTS: usize = 64;
+
+/// Records that were created, or changed, from one time to another, both included.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Span {
+    pub(super) updated: bool,
+    pub(super) from: i64,
+    pub(super) to: i64,
+}
+
+/// The records of a span in the listing's order; none when they are most of the account: going through all is as quick.
+type Part = (Span, Option<Vec<u32>>);
+
 /// The account. Callers hold its lock for as long as one request takes; nothing in here waits.
 pub(super) struct Account {
     pub(super) maker: Maker,
     slots: Vec<Opportunity>,
     by_id: HashMap<Uuid, u32>,
     order: BTreeSet<Key>,
+    /// The same by their times, for listings that ask for a part of them.
+    by_created: BTreeSet<(i64, u32)>,
+    by_updated: BTreeSet<(i64, u32)>,
+    /// Parts that were asked for since the order last changed, the latest first.
+    parts: VecDeque<Part>,
     persons: Vec<Person>,
     person_by_id: HashMap<String, u32>,
     tables: BTreeMap<&'static str, Table>,
@@ -103,6 +122,9 @@ impl Account {
             slots: Vec::with_capacity(size.opportunities + confidential),
             by_id: HashMap::new(),
             order: BTreeSet::new(),
+            by_created: BTreeSet::new(),
+            by_updated: BTreeSet::new(),
+            parts: VecDeque::new(),
             persons: Vec::new(),
             person_by_id: HashMap::new(),
             tables: tables(&maker, size),
@@ -156,11 +178,33 @@ impl Account {
             application,
             json: Default::default(),
         };
-        self.order.insert(new.key(slot));
         self.by_id.insert(id, slot);
         self.slots.push(new);
+        self.enlist(slot);
         self.answers.take();
         slot
+    }
+
+    /// Puts a living opportunity into the listing.
+    fn enlist(&mut self, slot: u32) {
+        let o = self.at(slot);
+        let (key, created, updated) = (o.key(slot), o.facts.created, o.facts.updated);
+        self.order.insert(key);
+        self.by_created.insert((created, slot));
+        self.by_updated.extend(updated.map(|at| (at, slot)));
+        self.parts.clear();
+    }
+
+    /// Takes it out again.
+    fn unlist(&mut self, slot: u32) {
+        let o = self.at(slot);
+        let (key, created, updated) = (o.key(slot), o.facts.created, o.facts.updated);
+        self.order.remove(&key);
+        self.by_created.remove(&(created, slot));
+        if let Some(at) = updated {
+            self.by_updated.remove(&(at, slot));
+        }
+        self.parts.clear();
     }
 
     /// The living opportunity of that id.
@@ -178,20 +222,48 @@ impl Account {
         &self.slots
     }
 
-    /// Up to `limit` records from `start` on, and the one after them.
+    /// Remembers which records the span holds, in the listing's order, so that the pages of one part of many do not go through
+    /// all of them. Nothing to remember when they are most of the account.
+    pub(super) fn narrow(&mut self, span: Span) {
+        let known = self.parts.iter().position(|(known, _)| *known == span);
+        if let Some(part) = known.and_then(|at| self.parts.remove(at)) {
+            self.parts.push_front(part);
+            return;
+        }
+        let times = if span.updated { &self.by_updated } else { &self.by_created };
+        let most = self.order.len() / 2;
+        let range = (span.from, 0)..=(span.to.max(span.from), u32::MAX);
+        let mut slots: Vec<u32> = times.range(range).map(|(_, slot)| *slot).take(most + 1).collect();
+        let slots = (slots.len() <= most).then(|| {
+            slots.sort_unstable_by_key(|slot| self.at(*slot).key(*slot));
+            slots
+        });
+        self.parts.truncate(PARTS - 1);
+        self.parts.push_front((span, slots));
+    }
+
+    /// Up to `limit` records from `start` on, and the one after them. `span`: no others are wanted.
     pub(super) fn select(
         &self,
         start: Option<&Position>,
         limit: usize,
+        span: Option<Span>,
         wanted: impl Fn(&Opportunity, u32) -> bool,
     ) -> Vec<u32> {
-        let from = start.map_or(Bound::Unbounded, |p| {
+        let from = start.map(|p| {
             let number = |n: usize| p.numbers.get(n).copied().unwrap_or(0);
             let id = Uuid::parse_str(&p.id).map_or(0, |id| id.as_u128());
-            Bound::Included((number(0), Reverse(number(1)), id, 0))
+            (number(0), Reverse(number(1)), id, 0)
         });
-        let range = self.order.range((from, Bound::Unbounded));
-        range.map(|key| key.3).filter(|slot| wanted(self.at(*slot), *slot)).take(limit + 1).collect()
+        let page = |slots: &mut dyn Iterator<Item = u32>| {
+            slots.filter(|slot| wanted(self.at(*slot), *slot)).take(limit + 1).collect()
+        };
+        if let Some((_, Some(slots))) = self.parts.iter().find(|(known, _)| Some(*known) == span) {
+            let first = from.map_or(0, |from| slots.partition_point(|slot| self.at(*slot).key(*slot) < from));
+            return page(&mut slots.iter().skip(first).copied());
+        }
+        let from = from.map_or(Bound::Unbounded, Bound::Included);
+        page(&mut self.order.range((from, Bound::Unbounded)).map(|key| key.3))
     }
 
     /// Where the record stands in the listing, which is what an offset token says.
@@ -260,6 +332,13 @@ impl Account {
         json
     }
 
+    /// Makes the texts of the plain listing, which are else made when somebody asks.
+    pub(super) fn warm(&mut self) {
+        for slot in 0..self.slots.len() {
+            self.json(u32::try_from(slot).unwrap_or(u32::MAX), false, false);
+        }
+    }
+
     pub(super) fn table(&self, name: &str) -> Option<&Table> {
         self.tables.get(name)
     }
@@ -304,7 +383,10 @@ impl Account {
             }
         }
         let facts = self.facts_of(&body);
-        let old = self.at(slot).key(slot);
+        let alive = self.at(slot).alive;
+        if alive {
+            self.unlist(slot);
+        }
         if self.at(slot).facts.created != facts.created {
             self.answers.take();
         }
@@ -316,10 +398,8 @@ impl Account {
         };
         o.body = Some(body.into());
         o.json = Default::default();
-        if o.alive {
-            let new = o.key(slot);
-            self.order.remove(&old);
-            self.order.insert(new);
+        if alive {
+            self.enlist(slot);
         }
     }
 
@@ -536,8 +616,7 @@ impl Account {
         let count = self.table("opportunities_deleted").map_or(0, |t| t.rows.len());
         let by = self.maker.some_user(&mut Rng::new(&[u64::from(slot), 0xde]));
         let row = data::tombstone_of(&self.body(slot), now, &by, count);
-        let key = self.at(slot).key(slot);
-        self.order.remove(&key);
+        self.unlist(slot);
         self.slots[slot as usize].alive = false;
         self.put("opportunities_deleted", row, now);
         true
@@ -552,8 +631,7 @@ impl Account {
             body.insert("applications".into(), json!([]));
         });
         self.slots[slot as usize].alive = true;
-        let key = self.at(slot).key(slot);
-        self.order.insert(key);
+        self.enlist(slot);
         true
     }
 
@@ -892,6 +970,42 @@ mod tests {
 
     fn account(n: usize) -> Account {
         Account::new(3, &AccountSize::new("acme", n), NOW)
+    }
+
+    #[test]
+    fn a_part_is_what_going_through_all_finds() {
+        let mut account = account(300);
+        let mut r = Rng::new(&[7]);
+        for round in 0..60 {
+            match round % 4 {
+                1 => drop(account.edit(5, round, NOW + i64::try_from(round).unwrap())),
+                2 => drop(account.add(2, NOW + 5)),
+                3 => {
+                    let id = account.at(u32::try_from(r.below(300)).unwrap()).id.to_string();
+                    if !account.delete_opportunity(&id, NOW + 9) {
+                        assert!(account.restore_opportunity(&id, NOW + 10));
+                    }
+                }
+                _ => {}
+            }
+            let times: Vec<i64> = account.slots().iter().map(|o| o.facts.created).collect();
+            let (a, b) = (times[r.below(times.len())], times[r.below(times.len())]);
+            for updated in [false, true] {
+                let span = Span { updated, from: a.min(b), to: a.max(b) };
+                let wanted = |o: &Opportunity, _| {
+                    let time = if updated { o.facts.updated } else { Some(o.facts.created) };
+                    time.is_some_and(|t| (span.from..=span.to).contains(&t))
+                };
+                account.narrow(span);
+                let mut start = None;
+                loop {
+                    let found = account.select(start.as_ref(), 20, Some(span), wanted);
+                    assert_eq!(found, account.select(start.as_ref(), 20, None, wanted));
+                    let Some(next) = found.get(20) else { break };
+                    start = Some(account.position(*next));
+                }
+            }
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::time::Duration;
 use axum::http::HeaderMap;
 use serde_json::{Value, json};
 
-use super::account::{Account, Opportunity, text};
+use super::account::{Account, Opportunity, Span, text};
 use super::children::Child;
 use super::eeo::{self, Eeo};
 use super::faults::{Action, Asked};
@@ -268,6 +268,10 @@ pub(super) async fn with_faults(
         Some(Action::Redirect { to, code }) => return Reply::redirect(*code, to),
         Some(Action::StaleOffset) => return bad("Invalid offset token"),
         Some(Action::Huge { bytes }) => return Reply::huge(*bytes),
+        Some(Action::Endless { ms_per_chunk }) => return Reply::endless(Duration::from_millis(*ms_per_chunk)),
+        Some(Action::NeverLast { rows, offset_bytes }) => {
+            return Reply::never_last(lock(&world.script).page(), *rows, *offset_bytes);
+        }
         Some(Action::Delay { ms }) => tokio::time::sleep(Duration::from_millis(*ms)).await,
         Some(Action::ExpireToken | Action::RevokeGrant) => {
             let mut oauth = lock(&world.oauth);
@@ -505,6 +509,14 @@ impl Ask<'_> {
         .map(|name| (name, p.all(name)))
         .filter(|(_, values)| !values.is_empty())
         .collect();
+        let span = |updated, range: Range| {
+            let (from, to) = (range.start.unwrap_or(i64::MIN), range.end.unwrap_or(i64::MAX));
+            range.is_set().then_some(Span { updated, from, to })
+        };
+        let span = span(false, created).or_else(|| span(true, updated));
+        if let Some(span) = span {
+            account.narrow(span);
+        }
         let wanted = |o: &Opportunity, slot: u32| {
             let f = &o.facts;
             confidential.is_none_or(|wanted| wanted == f.confidential)
@@ -516,7 +528,7 @@ impl Ask<'_> {
                 && snoozed.is_none_or(|wanted| wanted == f.snoozed_until.is_some_and(|until| until > now))
                 && (by_body.is_empty() || matches_body(account, slot, &by_body))
         };
-        let mut slots = account.select(start.as_ref(), limit, wanted);
+        let mut slots = account.select(start.as_ref(), limit, span, wanted);
         let positions = slots.iter().map(|slot| account.position(*slot)).collect();
         slots.truncate(limit);
         let rows = slots.into_iter().map(|slot| self.opportunity(account, slot, expand)).collect();

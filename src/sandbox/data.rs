@@ -15,6 +15,8 @@ const QUIET: i64 = 2 * 60 * MINUTE;
 const YEAR: i64 = 365 * DAY;
 /// Records older than this may lack `updatedAt`, as those made before Lever introduced it do.
 const UPDATED_AT_SINCE: i64 = 2 * YEAR;
+/// Moves between stages that a lengthened record has at most, beside its own.
+const MOST_MOVES: i64 = 12;
 /// Serial numbers from here on belong to things deleted before the sandbox started.
 const GONE: u32 = 1 << 30;
 /// Added records (control endpoint) take serial numbers from here on.
@@ -38,6 +40,7 @@ pub(super) enum Kind {
     Event,
     Child,
     Apply,
+    Lengthened,
 }
 
 /// SplitMix64: small, quick, and the same in every version of every crate.
@@ -139,6 +142,7 @@ pub(super) struct Maker {
     requisitions: Vec<(String, String)>,
     pub(super) stages: Vec<(String, &'static str)>,
     reasons: Vec<(String, &'static str, &'static str, &'static str)>,
+    record_bytes: usize,
 }
 
 impl Maker {
@@ -159,6 +163,7 @@ impl Maker {
             requisitions: Vec::new(),
             stages: Vec::new(),
             reasons: Vec::new(),
+            record_bytes: size.record_bytes,
         };
         maker.stages = STAGES
             .iter()
@@ -332,7 +337,50 @@ impl Maker {
         if let Some(posting) = posting {
             body["opportunityLocation"] = json!(if r.chance(10) { "unspecified" } else { &posting.location });
         }
+        self.lengthen(&mut body, facts, s);
         body
+    }
+
+    /// Makes the record about as long as it was asked to be, with what busy accounts have much of: moves between stages
+    /// first, then tags, followers and links.
+    fn lengthen(&self, body: &mut Value, facts: &Facts, s: Seeded) {
+        if self.record_bytes == 0 {
+            return;
+        }
+        let mut r = self.rng(Kind::Lengthened, s.serial as usize);
+        let mut missing = self.record_bytes.saturating_sub(body.to_string().len());
+        let advanced = facts.advanced.unwrap_or(facts.created);
+        let mut add = |list: &str, at: usize, value: Value| {
+            missing = missing.saturating_sub(value.to_string().len() + 1);
+            if let Some(list) = body[list].as_array_mut() {
+                list.insert(at.min(list.len()), value);
+            }
+            missing
+        };
+        for n in 0..MOST_MOVES {
+            let stage = u32::try_from(r.below(self.stages.len().max(1))).unwrap_or(0);
+            let at = facts.created + (advanced - facts.created) * (n + 1) / (MOST_MOVES + 1);
+            let user = r.id_of(&self.users);
+            let change =
+                json!({ "toStageId": self.stage_id(stage), "toStageIndex": stage, "updatedAt": at, "userId": user });
+            if add("stageChanges", 1 + usize::try_from(n).unwrap_or(0), change) < 60 {
+                return;
+            }
+        }
+        for n in 0.. {
+            let left = match n % 3 {
+                0 => add("followers", usize::MAX, r.id_of(&self.users)),
+                1 => add("tags", usize::MAX, json!(format!("{} {n}", r.pick(TAGS)))),
+                _ => add(
+                    "links",
+                    usize::MAX,
+                    json!(format!("https://www.example.com/{}/{}/{n}", r.below(1_000), s.serial)),
+                ),
+            };
+            if left < 20 {
+                return;
+            }
+        }
     }
 
     /// The opportunity's application, if it has one.

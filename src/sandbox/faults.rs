@@ -96,6 +96,26 @@ pub enum Action {
         /// Bytes.
         bytes: usize,
     },
+    /// Of the requests that would suffer, so many in a hundred do: as if by chance, and the same in every run. The others pass
+    /// and are not counted.
+    Sometimes {
+        /// How many in a hundred.
+        percent: u8,
+        /// What happens to them.
+        action: Box<Action>,
+    },
+    /// 200 with a body that says no length and has no end, in pieces of 64 KiB.
+    Endless {
+        /// Milliseconds before each piece.
+        ms_per_chunk: u64,
+    },
+    /// A page that is never the last: so many rows that nobody has seen, and another offset of so many bytes.
+    NeverLast {
+        /// Rows, each with an id and a text.
+        rows: usize,
+        /// Letters of the offset; at least 20.
+        offset_bytes: usize,
+    },
 }
 
 /// A request, as far as the script looks at it.
@@ -107,22 +127,28 @@ pub(super) struct Asked<'a> {
 
 /// The lines, each with the times it has left; `None` for ever.
 #[derive(Default)]
-pub(super) struct Script(Vec<(Fault, Option<u32>)>);
+pub(super) struct Script {
+    lines: Vec<(Fault, Option<u32>)>,
+    /// Of lines that strike by chance.
+    throws: u64,
+    /// Pages made up.
+    pages: u64,
+}
 
 impl Script {
     /// Behind the lines that are there.
     pub(super) fn add(&mut self, fault: Fault) {
         let left = (fault.times > 0).then_some(fault.times);
-        self.0.push((fault, left));
+        self.lines.push((fault, left));
     }
 
     pub(super) fn clear(&mut self) {
-        self.0.clear();
+        self.lines.clear();
     }
 
     /// The action due for this request, counted off.
     pub(super) fn due(&mut self, asked: &Asked<'_>) -> Option<Action> {
-        for (fault, left) in &mut self.0 {
+        for (fault, left) in &mut self.lines {
             if *left == Some(0) || !fault.matches(asked) {
                 continue;
             }
@@ -130,13 +156,37 @@ impl Script {
                 fault.skip -= 1;
                 continue;
             }
+            let mut action = &fault.action;
+            if let Action::Sometimes { percent, action: often } = action {
+                self.throws += 1;
+                if throw(self.throws) >= u64::from(*percent) {
+                    continue;
+                }
+                action = often;
+            }
             if let Some(left) = left {
                 *left -= 1;
             }
-            return Some(fault.action.clone());
+            return Some(action.clone());
         }
         None
     }
+}
+
+impl Script {
+    /// The number of the next made-up page.
+    pub(super) fn page(&mut self) -> u64 {
+        self.pages += 1;
+        self.pages
+    }
+}
+
+/// The nth throw of a die with the sides 0 to 99 (splitmix64): no pattern that a client could fall into step with.
+fn throw(n: u64) -> u64 {
+    let mut z = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (z ^ (z >> 31)) % 100
 }
 
 impl Fault {
@@ -199,6 +249,15 @@ mod tests {
         assert!(due(&mut script, "GET /v1/opportunities/deleted", "birch"));
         script.clear();
         assert!(!due(&mut script, "GET /v1/opportunities", "acme"));
+    }
+
+    #[test]
+    fn a_line_by_chance_strikes_about_as_often_as_it_says() {
+        let mut script = Script::default();
+        let action = Action::Sometimes { percent: 30, action: Box::new(Action::Reset) };
+        script.add(Fault { route: "*".into(), account: None, skip: 0, times: 0, action });
+        let struck = (0..1000).filter(|_| due(&mut script, "GET /v1/users", "acme")).count();
+        assert!((260..=340).contains(&struck), "{struck} of 1000");
     }
 
     #[test]

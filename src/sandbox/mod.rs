@@ -91,6 +91,8 @@ pub struct Options {
     pub clock: Clock,
     /// Whether each account has an API key (see [`Control::api_key`]).
     pub api_keys: bool,
+    /// Whether the texts of all opportunities are made before anybody asks.
+    pub warm: bool,
 }
 
 /// An account and how much it holds.
@@ -110,6 +112,8 @@ pub struct AccountSize {
     pub requisitions: usize,
     /// Opportunities deleted before the sandbox started.
     pub deleted: usize,
+    /// Opportunities are lengthened to about so many bytes each, as a plain listing shows them; 0 leaves them as they are.
+    pub record_bytes: usize,
 }
 
 /// A registered OAuth application.
@@ -158,6 +162,7 @@ impl Default for Options {
             refresh_leeway: Duration::ZERO,
             clock: Clock::system(),
             api_keys: true,
+            warm: false,
         }
     }
 }
@@ -174,6 +179,7 @@ impl AccountSize {
             postings: opportunities / 150 + 8,
             requisitions: opportunities / 300 + 5,
             deleted: opportunities / 200 + 3,
+            record_bytes: 0,
         }
     }
 }
@@ -238,7 +244,13 @@ pub async fn start(options: Options) -> Result<Running, SandboxError> {
     let accounts: BTreeMap<String, Mutex<Account>> = options
         .accounts
         .iter()
-        .map(|size| (size.name.clone(), Mutex::new(Account::new(options.seed, size, now.ms()))))
+        .map(|size| {
+            let mut account = Account::new(options.seed, size, now.ms());
+            if options.warm {
+                account.warm();
+            }
+            (size.name.clone(), Mutex::new(account))
+        })
         .collect();
     let oauth = OAuth::new(
         &options,

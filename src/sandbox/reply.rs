@@ -36,6 +36,8 @@ pub(super) enum Manner {
     Dropped,
     Cut(usize),
     Drip(Duration),
+    /// For ever the same piece.
+    Endless(Duration),
 }
 
 impl Reply {
@@ -103,6 +105,18 @@ impl Reply {
         Self::json(200, body)
     }
 
+    /// The beginning of a body, and no end of it.
+    pub(super) fn endless(pause: Duration) -> Self {
+        Self { manner: Manner::Endless(pause), ..Self::json(200, "x".repeat(64 << 10)) }
+    }
+
+    /// The nth page of a listing that has no end.
+    pub(super) fn never_last(n: u64, rows: usize, offset_bytes: usize) -> Self {
+        let row = |i| json!({"id": format!("00000000-0000-4000-8000-{n:08x}{i:04x}"), "name": format!("row {i} of {n}"), "text": "x".repeat(40)});
+        let rows: Vec<_> = (0..rows).map(row).collect();
+        Self::json(200, json!({"data": rows, "next": format!("{n:020}{}", "x".repeat(offset_bytes.saturating_sub(20))), "hasNext": true}).to_string())
+    }
+
     /// Puts the reply on the wire, or the wire out of order.
     pub(super) fn send(self, now: Timestamp, wire: &Wire, closing: &CancellationToken) -> Response {
         if self.manner == Manner::Dropped {
@@ -112,6 +126,7 @@ impl Reply {
         let body = match self.manner {
             Manner::Cut(bytes) if bytes < length => cut(self.body.slice(..bytes)),
             Manner::Drip(pause) => drip(self.body, pause, closing.clone()),
+            Manner::Endless(pause) => endless(self.body, pause, closing.clone()),
             _ => Body::from(self.body),
         };
         let mut response = Response::new(body);
@@ -124,7 +139,9 @@ impl Reply {
             (header::CONTENT_LENGTH, length.to_string()),
             (header::CONTENT_TYPE, self.content_type.to_owned()),
         ];
-        for (name, text) in usual.into_iter().chain(self.rare) {
+        let endless = matches!(self.manner, Manner::Endless(_));
+        let usual = usual.into_iter().filter(|(name, _)| !endless || *name != header::CONTENT_LENGTH);
+        for (name, text) in usual.chain(self.rare) {
             if let Ok(value) = HeaderValue::from_str(&text) {
                 headers.insert(name, value);
             }
@@ -159,6 +176,20 @@ fn drip(body: Bytes, pause: Duration, closing: CancellationToken) -> Body {
             () = tokio::time::sleep(pause) => {
                 let piece = body.split_to(body.len().min(DRIP_BYTES));
                 Some((Ok(piece), (body, closing)))
+            }
+        }
+    }))
+}
+
+/// The same piece again and again, until the peer has enough or the sandbox closes.
+fn endless(piece: Bytes, pause: Duration, closing: CancellationToken) -> Body {
+    Body::from_stream(stream::unfold(closing, move |closing| {
+        let piece = piece.clone();
+        async move {
+            tokio::select! {
+                biased;
+                () = closing.cancelled() => None,
+                () = tokio::time::sleep(pause) => Some((Ok::<_, std::io::Error>(piece), closing)),
             }
         }
     }))

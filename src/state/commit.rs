@@ -148,12 +148,12 @@ impl Commit {
     /// Rows of all partitions, deleted ones included.
     #[must_use]
     pub fn rows(&self) -> u64 {
-        self.partitions.values().map(|p| p.rows).sum()
+        self.partitions.values().fold(0, |all, p| all.saturating_add(p.rows))
     }
     /// Living rows of all partitions.
     #[must_use]
     pub fn living(&self) -> u64 {
-        self.partitions.values().map(|p| p.living).sum()
+        self.partitions.values().fold(0, |all, p| all.saturating_add(p.living))
     }
     /// Where the next increment begins (before the overlap is taken off): the end of what increments covered, or the start of
     /// the load.

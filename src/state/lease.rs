@@ -22,7 +22,7 @@ const TERM: Duration = Duration::from_secs(180);
 /// How often the owner says that it lives: two beats may be lost.
 const BEAT: Duration = Duration::from_secs(60);
 /// What must be left of the term when a write begins: the longest that one write may take.
-const WRITE: Duration = Duration::from_secs(60);
+const WRITE: Duration = Duration::from_secs(75);
 
 /// Silent for so long, an owner elsewhere is no longer shown as one: many times the term, so that no clock matters.
 const LONG_GONE: Duration = Duration::from_secs(3600);
@@ -54,6 +54,8 @@ pub struct Lease {
     line: Line,
     state: State,
     body: Body,
+    /// The number of its first entry: no two holds have the same, and a later one has a higher.
+    fence: u64,
     inner: Mutex<Inner>,
     // The lock ends when the last handle is closed.
     _lock: Option<Arc<File>>,
@@ -65,6 +67,12 @@ struct Inner {
     /// The clock's reading from before the newest entry was sent: its term cannot have begun earlier.
     renewed: Duration,
     lost: bool,
+}
+
+/// What is made of the text of a lease's entry `n`.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz_lease(n: u64, text: &[u8]) -> Result<(), StateError> {
+    super::fuzz_entry::<Body>(n, text).map(|_| ())
 }
 
 /// This machine since its last start: a process of the same boot that holds no lock is dead.
@@ -136,7 +144,8 @@ impl State {
             let dead_here = lock.is_some() && last.body.host == body.host;
             if !last.body.released && !dead_here {
                 let age = self.store_now(tenant).await?.since(written);
-                let term = Duration::from_secs(last.body.term_s);
+                // What an entry says is not believed without a limit: nobody is locked out for ever.
+                let term = Duration::from_secs(last.body.term_s).min(LONG_GONE);
                 if age <= term {
                     return Err(busy(Some(&last.body), term - age));
                 }
@@ -150,6 +159,7 @@ impl State {
                 line,
                 state: self.clone(),
                 body,
+                fence: entry.n,
                 inner: Mutex::new(Inner { n: entry.n, renewed, lost: false }),
                 _lock: lock.map(Arc::new),
             }),
@@ -179,7 +189,11 @@ impl State {
         let path = folder.join(format!("{tenant}.lock"));
         let io = |source| StoreError::Io { op: "lock", path: path.clone(), source };
         std::fs::create_dir_all(&folder).map_err(io)?;
-        let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(io)?;
+        let mut options = File::options();
+        options.create(true).truncate(false).write(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let file = options.open(&path).map_err(io)?;
         match file.try_lock() {
             Ok(()) => Ok(Lock::Held(file)),
             Err(TryLockError::WouldBlock) => Ok(Lock::Busy),
@@ -196,6 +210,17 @@ enum Lock {
 }
 
 impl Lease {
+    pub(super) fn state(&self) -> &State {
+        &self.state
+    }
+    pub(super) fn store(&self) -> &crate::store::Store {
+        self.state.store()
+    }
+    /// The run that holds it, and the number of this hold: what is written under it says so.
+    #[must_use]
+    pub fn hold(&self) -> (RunId, u64) {
+        (self.body.owner, self.fence)
+    }
     /// The tenant.
     #[must_use]
     pub fn tenant(&self) -> &Tenant {

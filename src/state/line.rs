@@ -1,8 +1,7 @@
 //! One line of numbered, create-only entries, the newest listing first.
 //!
 //! Names are the number counted down from a fixed width, so that a listing in name order begins with the newest. Every entry
-//! carries its writer's nonce: a retried create that had succeeded is answered "already exists", so the entry is read back
-//! before another writer is believed to have won.
+//! carries its writer's nonce, so no two are alike: by it `Store::create` knows one whose answer was lost from another writer's.
 
 use std::time::Duration;
 
@@ -30,6 +29,12 @@ pub struct Line {
     prefix: Path,
 }
 
+/// What is made of the text of entry `n`.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz_entry<T: DeserializeOwned>(n: u64, text: &[u8]) -> Result<T, StateError> {
+    Line::parse::<T>(&Path::from("fuzz/entry.json"), n, text).map(|entry| entry.body)
+}
+
 /// One entry.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry<T> {
@@ -53,7 +58,9 @@ struct WireOut<'a, T> {
 #[serde(deny_unknown_fields)]
 struct WireIn<T> {
     n: u64,
-    nonce: uuid::Uuid,
+    // Without one it is no entry.
+    #[serde(rename = "nonce")]
+    _nonce: uuid::Uuid,
     at: Timestamp,
     body: T,
 }
@@ -136,12 +143,9 @@ impl Line {
         let wire = WireOut { n, nonce: uuid::Uuid::now_v7(), at: self.clock.now(), body: &body };
         let text = text(&wire, &self.path(n))?;
         let lost = || StateError::Lost { line: self.prefix.to_string(), n };
+        // By its nonce the store knows an entry of ours whose answer was lost.
         if self.store.create(&self.path(n), text).await? == Created::Exists {
-            // Ours, perhaps: a create whose answer was lost is sent again by the store's client.
-            match self.read::<serde::de::IgnoredAny>(&self.path(n), n).await? {
-                Some(found) if found.nonce == wire.nonce => {}
-                _ => return Err(lost()),
-            }
+            return Err(lost());
         }
         let listing = self.listing().await?;
         if listing.first().is_some_and(|(newest, _)| *newest > n) {

@@ -8,6 +8,7 @@ mod account;
 mod commit;
 mod lease;
 mod line;
+mod upload;
 mod window;
 
 use bytes::Bytes;
@@ -21,7 +22,10 @@ pub use account::Claim;
 pub use commit::{Commit, CommitKind, Covered, Habits, ParentsRead, PartitionFigures};
 pub use lease::{Lease, LeaseInfo};
 pub use line::{Entry, Line};
+pub use upload::Note;
 pub use window::{Intervals, Window};
+#[cfg(any(test, fuzzing))]
+pub(crate) use {lease::fuzz_lease, line::fuzz_entry};
 
 /// Why the state could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -147,6 +151,11 @@ impl State {
     #[must_use]
     pub fn pseudonyms(&self) -> Line {
         self.line(&["pseudonyms"])
+    }
+    /// Which stores were found to do what is relied on, by what they are for.
+    #[must_use]
+    pub fn fitness(&self, role: &str) -> Line {
+        self.line(&["stores", role])
     }
     /// The last run of each tenant.
     #[must_use]

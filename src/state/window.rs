@@ -54,9 +54,17 @@ pub struct Intervals(Vec<Window>);
 
 impl From<Vec<Window>> for Intervals {
     fn from(windows: Vec<Window>) -> Self {
-        let mut set = Self::default();
-        windows.into_iter().for_each(|w| set.add(w));
-        set
+        // What an entry says may be long and in any order: each is looked at once.
+        let mut sorted: Vec<Window> = windows.into_iter().filter(|w| !w.is_empty()).collect();
+        sorted.sort_unstable_by_key(|w| (w.from, w.to));
+        let mut set: Vec<Window> = Vec::with_capacity(sorted.len());
+        for w in sorted {
+            match set.last_mut() {
+                Some(last) if w.from.is_none_or(|from| from <= last.to) => last.to = last.to.max(w.to),
+                _ => set.push(w),
+            }
+        }
+        Self(set)
     }
 }
 
@@ -85,6 +93,22 @@ impl Intervals {
         kept.push(merged);
         kept.sort_unstable_by_key(|w| w.from);
         self.0 = kept;
+    }
+
+    /// Takes the moments of `window` out.
+    pub fn cut(&mut self, window: Window) {
+        if window.is_empty() {
+            return;
+        }
+        let mut left = Vec::with_capacity(self.0.len() + 1);
+        for w in self.0.drain(..) {
+            if let Some(from) = window.from {
+                left.push(Window { from: w.from, to: w.to.min(from) });
+            }
+            left.push(Window { from: w.from.max(Some(window.to)), to: w.to });
+        }
+        left.retain(|w| !w.is_empty());
+        self.0 = left;
     }
 
     /// The parts of `within` that are not in the set, oldest first.
@@ -174,6 +198,17 @@ mod tests {
             let mut filled = set.clone();
             gaps.iter().for_each(|g| filled.add(*g));
             prop_assert!(filled.gaps(within).is_empty());
+        }
+
+        #[test]
+        fn what_is_cut_is_out_and_nothing_else(windows in proptest::collection::vec(window(), 0..12), cut in window()) {
+            let set = Intervals::from(windows);
+            let mut less = set.clone();
+            less.cut(cut);
+            for t in -5..70 {
+                let expected = set.contains(at(t)) && !cut.contains(at(t));
+                prop_assert_eq!(less.contains(at(t)), expected, "{} in {:?} less {:?}", t, set, cut);
+            }
         }
 
         #[test]

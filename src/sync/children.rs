@@ -19,7 +19,7 @@ use crate::auth::AuthError;
 use crate::catalog::{Mode, PartitionValue, Resource, Skip, Table};
 use crate::clock::Timestamp;
 use crate::extract::{Decoded, ExtractError, Pager};
-use crate::http::Priority;
+use crate::http::{Cause, Priority};
 use crate::load::{self, Lake, LoadError, Merged, Runs, Spill, Suppress, Ticket};
 use crate::report::{Failure, Outcome, ParentsReport, ResourceReport};
 use crate::state::{Commit, CommitKind, Entry, Habits, ParentsRead, PartitionFigures};
@@ -458,7 +458,9 @@ impl Children {
         // What is wrong with the grant or the host is wrong for every parent.
         let hopeless = match &error {
             ExtractError::WrongHost { .. } => true,
-            ExtractError::Auth(AuthError::Http(_)) => false,
+            ExtractError::Auth(AuthError::Http(e)) => {
+                matches!(e.cause, Cause::Outage { .. } | Cause::PauseTooLong { .. })
+            }
             ExtractError::Auth(_) => true,
             _ => false,
         };
@@ -608,7 +610,7 @@ async fn read_pages(run: Arc<TenantRun>, resource: Arc<Resource>, carrier: Resou
         let next = pager.next(urgent, |body| {
             let parent = Parent { batch: &turn.batch, row: turn.row };
             let mut page = decoder.children_of(parent, body).map_err(|e| e.to_string())?;
-            Ok(Decoded { next: page.next.take(), more: page.more, page })
+            Ok(Decoded { next: page.next.take(), more: page.more, records: page.records, page })
         });
         match next.await {
             Ok(Some(fetched)) => {

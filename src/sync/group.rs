@@ -6,9 +6,9 @@
 //! table, is durable.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use arrow::array::{Array as _, AsArray as _, RecordBatch};
 use arrow::datatypes::{Int8Type, TimestampMicrosecondType};
@@ -21,16 +21,20 @@ use crate::auth::AuthError;
 use crate::catalog::{Mode, OnDelete, PartitionValue, Resource, Table};
 use crate::clock::Timestamp;
 use crate::extract::{self, Decoded, ExtractError, Pager};
-use crate::http::Priority;
-use crate::load::{self, Deletion, KEY_SEPARATOR, Lake, LoadError, Merged, Runs, Spill, Suppress, Ticket};
+use crate::http::{Gate, Priority};
+use crate::load::{
+    self, Deletion, Growing, Incoming, KEY_SEPARATOR, Lake, LoadError, Merged, Response, Runs, Spill, Suppress, Ticket,
+};
 use crate::names::ResourceName;
-use crate::plan::{Active, Filter, Splitter, Wish, Work, certain};
+use crate::plan::{Active, Filter, Order, Splitter, Wish, Work, certain};
 use crate::report::{Failure, Outcome, ResourceReport};
 use crate::state::{Commit, CommitKind, Entry, Habits, PartitionFigures, Window};
-use crate::transform::{Decoder, Drift, KIND, KIND_READ, Page};
+use crate::transform::{Decoder, Drift, Gathered, Gathering, Hint, KIND, KIND_READ, Rejected, Told};
 
-/// Finished rows are merged at the latest after so long: a killed run loses no more than this and the windows under way.
+/// Finished rows are merged at the latest after so long, or so many times as long as the last merge took: a killed run loses no more
+/// than this and the windows under way.
 const FLUSH_EVERY: Duration = Duration::from_secs(30);
+const REST: u32 = 10;
 /// Finished rows that are merged at once, however young: a merge of this many pays for rewriting its partitions.
 const FLUSH_ROWS: u64 = 200_000;
 /// Chains beyond those that fill the bucket: with fewer, the last one would end alone; with more, windows are cut before
@@ -38,10 +42,21 @@ const FLUSH_ROWS: u64 = 200_000;
 const SPARE_CHAINS: usize = 3;
 /// A deadline presses when no more than this many pages fit before it beside those under way: a few windows.
 const PRESSING_PAGES: u64 = 200;
+/// Part of the time taken so far that a window may take, and pages that it may have in any case. Found by the test that loads at
+/// several latencies.
+const CHAIN_SHARE: f64 = 1.0 / 6.0;
+const CHAIN_PAGES: u64 = 18;
 /// Rows of a full page (reference 3.2: the limit is 1 to 100).
 const PAGE_ROWS: u64 = 100;
+/// Rows and bytes of responses that are made one batch: what is done once a batch costs little then, and a batch is still short.
+/// Where cores have time there are many chains, and each holds less. (Rows: of all tables of a group together.)
+const BATCH_ROWS: usize = 1_000;
+const BATCH_BYTES: usize = 4 << 20;
+const IDLE_BATCH_ROWS: usize = 200;
 /// Pages that wait between fetching and spilling: enough that neither waits for the other's hiccups.
 const PAGES_WAITING: usize = 8;
+/// Bytes of rows kept in memory, of all tables of a group: windows that end soon never touch the disk.
+const BUFFER_BYTES: usize = 24 << 20;
 /// Listings and feeds go before windows of a load: they are short, and others wait for their end.
 const FIRST: Priority = Priority(1_000_000);
 /// Absences up to this many are believed, whatever their share (DESIGN: more than 20 % and more than 20 rows are refused).
@@ -59,11 +74,17 @@ struct Job {
 }
 
 enum Message {
+    /// A page came.
     Page {
         job: u32,
-        page: Box<Page>,
-        seen_at: Timestamp,
-        seq: u64,
+        records: usize,
+        rejected: Vec<Rejected>,
+        drift: Drift,
+    },
+    /// The rows of some pages.
+    Rows {
+        job: u32,
+        ready: Result<Box<Ready>, SyncError>,
     },
     Finished {
         job: u32,
@@ -84,6 +105,79 @@ enum Message {
         bytes: u64,
         drift: Drift,
     },
+}
+
+/// Rows as they will be written.
+struct Ready {
+    drift: Drift,
+    /// The resource's own rows.
+    rows: RecordBatch,
+    /// Of the last response.
+    seen_at: Timestamp,
+    /// By the tables of the group, the resource's own first.
+    tables: Vec<ReadyTable>,
+}
+
+struct ReadyTable {
+    part: usize,
+    incoming: Incoming,
+    /// Rows that are records.
+    records: u64,
+    anonymized: Vec<String>,
+}
+
+/// What makes rows ready, in the tasks that fetch them: so that cores share the work.
+struct Preparer {
+    run: Arc<TenantRun>,
+    tables: Vec<(Resource, Arc<Table>)>,
+}
+
+impl Preparer {
+    /// `responses`: of all pages in their order.
+    fn all_ready(
+        &self,
+        batches: Vec<Gathered>,
+        mut responses: &[(Timestamp, u64)],
+    ) -> Vec<Result<Box<Ready>, SyncError>> {
+        let each = batches.into_iter().map(|gathered| {
+            let (these, others) = responses.split_at(gathered.pages.len().min(responses.len()));
+            responses = others;
+            self.ready(gathered, these)
+        });
+        each.collect()
+    }
+
+    /// `responses`: time and number of those that the pages came with.
+    fn ready(&self, gathered: Gathered, responses: &[(Timestamp, u64)]) -> Result<Box<Ready>, SyncError> {
+        let mut tables = Vec::with_capacity(self.tables.len());
+        let mut own = None;
+        let Gathered { rows, extracted, pages, drift } = gathered;
+        let theirs = extracted
+            .into_iter()
+            .enumerate()
+            .filter_map(|(i, (name, rows))| Some((i + 1, self.tables.iter().position(|(r, _)| r.name == name)?, rows)));
+        for (i, part, rows) in std::iter::once((0, 0, rows)).chain(theirs) {
+            let Some((resource, table)) = self.tables.get(part) else { continue };
+            let from = pages.iter().zip(responses).map(|(page, &(seen_at, seq))| Response {
+                rows: page.get(i).copied().unwrap_or_default(),
+                seen_at,
+                seq,
+            });
+            // A marker says that a parent was read; it is no record.
+            let kinds = rows.column_by_name(KIND).and_then(|k| k.as_primitive_opt::<Int8Type>());
+            let markers = kinds.map_or(0, |kinds| kinds.iter().filter(|k| *k == Some(KIND_READ)).count());
+            let records = (rows.num_rows() - markers) as u64;
+            let anonymized = anonymized(resource, &rows).collect();
+            let rows = self.run.private(&resource.name, rows)?;
+            let incoming = Incoming::new(table, &rows, &from.collect::<Vec<_>>())?;
+            tables.push(ReadyTable { part, incoming, records, anonymized });
+            own.get_or_insert(rows);
+        }
+        let (Some(rows), Some((seen_at, _))) = (own, responses.last()) else {
+            return Err(SyncError::Rows { what: "a page".into(), why: "it has no table".into() });
+        };
+        Ok(Box::new(Ready { drift, rows, seen_at: *seen_at, tables }))
+    }
 }
 
 /// A table of the group: the resource's own is the first.
@@ -121,13 +215,92 @@ pub(super) struct Group {
     deletions: Vec<Deletion>,
     quarantined: u64,
     next_job: u32,
+    work: Arc<PageWork>,
+}
+
+/// How long a window may be, in pages: they come one after the other, so at a high latency a long window would be under way when
+/// all others have ended. A load that has taken long will take long.
+fn chain_pages(latency: Duration, elapsed: Duration) -> u64 {
+    let fits = elapsed.as_secs_f64() * CHAIN_SHARE / latency.as_secs_f64().max(1e-6);
+    (fits as u64).max(CHAIN_PAGES)
+}
+
+/// What a page takes of a core, smoothed, and how large batches become; and how many cores there are, which the system is asked
+/// once.
+#[derive(Debug)]
+struct PageWork {
+    us: AtomicU64,
+    cores: f64,
+    hint: Mutex<Hint>,
+}
+
+impl PageWork {
+    fn new() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self { us: AtomicU64::new(0), cores: cores as f64, hint: Mutex::default() }
+    }
+
+    fn took(&self, time: Duration) {
+        let new = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let old = self.us.load(Ordering::Relaxed);
+        self.us.store(if old == 0 { new } else { (old * 7 + new) / 8 }, Ordering::Relaxed);
+    }
+
+    fn hint(&self) -> Hint {
+        self.hint.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn grew(&self, hint: Hint) {
+        let mut known = self.hint.lock().unwrap_or_else(PoisonError::into_inner);
+        // The last batch of a window says nothing of full ones.
+        if hint.rows() >= known.rows() / 4 * 3 {
+            *known = hint;
+        }
+    }
+
+    /// How many chains of pages are read at once: as many as fill the bucket, and some to spare. Where the bucket lets more
+    /// through than there are cores to work on it, as many as hide the latency: more would only hold more windows open, and wait
+    /// for each other, which looks like latency.
+    fn chains(&self, gate: &Gate, spare: usize) -> usize {
+        let by_bucket = gate.chains() + spare;
+        if !self.is_the_limit(gate) {
+            return by_bucket;
+        }
+        let latency = gate.pace().least.as_secs_f64();
+        by_bucket.min((self.cores * (1.0 + latency / self.seconds())).ceil() as usize + 1)
+    }
+
+    /// Whether the cores have less time for a page than the bucket leaves.
+    fn is_the_limit(&self, gate: &Gate) -> bool {
+        gate.rate().per_second * self.seconds() >= self.cores
+    }
+
+    fn seconds(&self) -> f64 {
+        self.us.load(Ordering::Relaxed) as f64 / 1e6
+    }
 }
 
 struct Flushed {
     part: usize,
     value: PartitionValue,
-    ticket: Ticket,
+    tickets: Vec<Ticket>,
     merged: Merged,
+}
+
+/// What came of a piece of work on the lake.
+enum Written {
+    /// These partitions are in place.
+    Flushed(Vec<Flushed>),
+    /// This one has more rows, and is not in place.
+    Grown(Box<Growing>),
+}
+
+/// Rows of a load that can be written: nothing that belongs before them will come.
+struct Ripe {
+    value: PartitionValue,
+    windows: BTreeSet<u32>,
+    /// Nothing that belongs after them, either.
+    whole: bool,
 }
 
 /// Where jobs come from.
@@ -139,10 +312,12 @@ enum Source {
 impl Group {
     pub(super) async fn open(run: Arc<TenantRun>, chosen: Chosen) -> Result<Self, SyncError> {
         let mut parts = Vec::new();
+        let room = BUFFER_BYTES / (1 + chosen.extract.len());
         for resource in std::iter::once(&chosen.resource).chain(&chosen.extract) {
             let table = Arc::new(run.config().table(resource)?);
             let last = run.commit_of(&resource.name).await?;
             let spill = Spill::new(table.clone(), run.lake.scratch.join(resource.name.as_str()))?;
+            let spill = spill.with_room(room);
             parts.push(Part {
                 suppress: run.suppressed(resource).await?,
                 partitions: last.as_ref().map(|l| l.body.partitions.clone()).unwrap_or_default(),
@@ -200,6 +375,7 @@ impl Group {
             deletions: Vec::new(),
             quarantined: 0,
             next_job: 0,
+            work: Arc::new(PageWork::new()),
         })
     }
 
@@ -331,12 +507,19 @@ impl Group {
         let gate = run.session.gate().clone();
         let (sender, mut inbox) = mpsc::channel::<Message>(PAGES_WAITING);
         let mut fetching: JoinSet<()> = JoinSet::new();
-        let mut flushing: JoinSet<Result<Vec<Flushed>, LoadError>> = JoinSet::new();
+        let mut writing: JoinSet<Result<Written, LoadError>> = JoinSet::new();
+        // The partition that is written while its windows come; and whether there may be one: nothing is there yet.
+        let mut growing: Option<Box<Growing>> = None;
+        let mut grows = self.growing_part().is_some_and(|p| p.partitions.is_empty());
         let mut active: BTreeMap<u32, (Job, Active, Arc<AtomicU32>)> = BTreeMap::new();
         // Read to their end and not committed yet, with what is certain of them.
         let mut finished: BTreeMap<u32, (Job, Window)> = BTreeMap::new();
-        let mut flushed_at = clock.elapsed();
+        let began = clock.elapsed();
+        let mut flushed_at = began;
+        let (mut rest, mut merging_since) = (FLUSH_EVERY, began);
         let mut halted = false;
+        // Whether a window or a merge has ended since it was last looked what is to be merged.
+        let mut ended = false;
         loop {
             // New work, as much as keeps the bucket busy.
             halted |= run.world.stop.is_cancelled() || self.failure.is_some() || self.skipped.is_some();
@@ -349,7 +532,13 @@ impl Group {
             };
             let mut room = run.pages_left().map(|pages| pages.saturating_sub(left));
             let hurry = room.is_some_and(|r| r < PRESSING_PAGES);
-            let at_once = gate.chains() + if hurry { 0 } else { SPARE_CHAINS };
+            let at_once = self.work.chains(&gate, if hurry { 0 } else { SPARE_CHAINS });
+            // Where only the cores are waited for, they are spared the work of putting rows aside: windows come in the order in which
+            // they are written, and no more of them than can wait in memory.
+            let order = if grows && self.work.is_the_limit(&gate) { Order::Rising } else { Order::Falling };
+            let waiting: usize = self.parts.iter().map(|p| p.spill.buffered_bytes()).sum();
+            let crowded = order == Order::Rising && waiting > BUFFER_BYTES / 3 * 2;
+            let at_once = if crowded { 1 } else { at_once };
             while !halted && active.len() < at_once {
                 let share = room.map_or(u64::MAX, |r| r / (at_once - active.len()) as u64);
                 if share == 0 && matches!(source, Source::Load(_)) {
@@ -360,7 +549,8 @@ impl Group {
                     Source::Fixed(jobs) => jobs.pop(),
                     Source::Load(splitter) => {
                         let seen: Vec<Active> = active.values().map(|(_, a, _)| *a).collect();
-                        splitter.next(&seen, share.saturating_mul(PAGE_ROWS)).map(|window| {
+                        let most = chain_pages(gate.pace().latency, clock.elapsed().saturating_sub(began)).min(share);
+                        splitter.next(&seen, most.saturating_mul(PAGE_ROWS), order).map(|window| {
                             self.next_job += 1;
                             Job { id: self.next_job, filter: Filter::Created, read: Some(window), cover: window }
                         })
@@ -385,18 +575,37 @@ impl Group {
                 }
                 self.complete = false;
             }
-            let pending: u64 = self.parts.iter().flat_map(|p| p.spill.pending()).map(|p| p.rows).sum();
             let idle = active.is_empty();
-            if flushing.is_empty() && !finished.is_empty() {
-                let due = idle || pending >= FLUSH_ROWS || clock.elapsed().saturating_sub(flushed_at) >= FLUSH_EVERY;
-                if due && pending > 0 {
-                    flushed_at = clock.elapsed();
-                    flushing.spawn(flush(run.clone(), self.take()));
+            let timely = clock.elapsed().saturating_sub(flushed_at) >= rest;
+            if writing.is_empty() && !finished.is_empty() && (ended || idle || timely) {
+                ended = false;
+                let pending: u64 = self.parts.iter().flat_map(|p| p.spill.pending()).map(|p| p.rows).sum();
+                let due = idle || pending >= FLUSH_ROWS || timely;
+                merging_since = clock.elapsed();
+                let open: Option<Vec<Window>> = match &source {
+                    Source::Load(splitter) => Some(
+                        splitter.gaps().iter().copied().chain(active.values().map(|(job, ..)| job.cover)).collect(),
+                    ),
+                    Source::Fixed(_) => None,
+                };
+                let ripe = open.as_ref().filter(|_| growing.is_some() || !due);
+                let value = growing.as_ref().map(|g| g.value());
+                let whole = |g: &Growing| open.as_ref().is_none_or(|open| is_whole(g.value(), open));
+                if let Some(ripe) = ripe.and_then(|open| self.ripe(value, open, &finished)) {
+                    self.write(ripe, &mut growing, &mut writing).await?;
+                } else if let Some(grown) = growing.take_if(|g| due || whole(g)) {
+                    flushed_at = merging_since;
+                    // One that takes so long is merged with what comes later.
+                    grows &= whole(&grown);
+                    writing.spawn(finish(run.clone(), *grown));
+                } else if due && pending > 0 {
+                    flushed_at = merging_since;
+                    writing.spawn(flush(run.clone(), self.take(|_| true)));
                 } else if due {
                     self.cover(&mut finished, hold).await?;
                 }
             }
-            if idle && flushing.is_empty() && finished.is_empty() {
+            if idle && writing.is_empty() && finished.is_empty() {
                 let more = match &source {
                     Source::Fixed(jobs) => !jobs.is_empty(),
                     Source::Load(splitter) => !splitter.is_done(),
@@ -413,10 +622,17 @@ impl Group {
             });
             tokio::select! {
                 Some(message) = inbox.recv(), if !idle => match message {
-                    Message::Page { job, page, seen_at, seq } => {
+                    Message::Page { job, records, rejected, drift } => {
                         if let Some((_, a, _)) = active.get_mut(&job) {
-                            a.rows += page.records as u64;
-                            self.page(job, *page, seen_at, seq).await?;
+                            a.rows += records as u64;
+                            self.parts[0].report.records += records as u64;
+                            self.drift.merge(drift);
+                            self.keep(rejected).await?;
+                        }
+                    }
+                    Message::Rows { job, ready } => {
+                        if active.contains_key(&job) {
+                            self.rows(job, *ready?).await?;
                         }
                     }
                     Message::Finished { job, requests, bytes, date } => {
@@ -431,6 +647,7 @@ impl Group {
                             self.met(&job, a.rows);
                             let sure = certain(job.cover, date, run.config().safety_lag);
                             finished.insert(job.id, (job, sure));
+                            ended = true;
                         }
                     }
                     Message::Failed { job, requests, bytes, error } => {
@@ -463,9 +680,18 @@ impl Group {
                         self.drift.merge(drift);
                     }
                 },
-                Some(done) = flushing.join_next(), if !flushing.is_empty() => {
+                Some(done) = writing.join_next(), if !writing.is_empty() => {
                     let done = done.map_err(|_| SyncError::Died { tenant: run.tenant.clone() })??;
-                    self.settle(done);
+                    ended = true;
+                    match done {
+                        Written::Flushed(done) => self.settle(done),
+                        Written::Grown(grown) => {
+                            growing = Some(grown);
+                            continue;
+                        }
+                    }
+                    // A small part of the time goes into writing what will be written again.
+                    rest = FLUSH_EVERY.max(REST * clock.elapsed().saturating_sub(merging_since));
                     self.cover(&mut finished, hold).await?;
                 }
                 () = run.world.stop.cancelled(), if !halted => {}
@@ -507,22 +733,37 @@ impl Group {
     ) -> impl Future<Output = ()> + Send + 'static {
         let run = self.run.clone();
         let resource = self.chosen.resource.clone();
-        let extract = self.chosen.extract.clone();
         let (filter, expands) = self.query(job);
         let job = job.id;
-        let name = resource.name.clone();
         let is_frozen = run.is_frozen();
+        let tables = self.parts.iter().map(|p| (p.resource.clone(), p.table.clone())).collect();
+        let preparer = Preparer { run: run.clone(), tables };
+        let work = self.work.clone();
         async move {
-            let mut decoder = Decoder::new(&resource, &extract.iter().collect::<Vec<_>>());
+            let extract: Vec<&Resource> = preparer.tables.iter().skip(1).map(|(r, _)| r).collect();
+            let decoder = Decoder::new(&resource, &extract);
+            let mut gathering = Gathering::new(&decoder, work.hint());
             let mut pager = Pager::new(run.session_of(&resource.name), &resource, filter, &expands);
-            let mut date = None;
+            let gate = run.session.gate().clone();
+            // Where each page is looked at, each is a batch of its own.
+            let most_rows = || match resource.mode {
+                Mode::Incremental { .. } if is_frozen => 0,
+                Mode::Incremental { .. } if work.is_the_limit(&gate) => BATCH_ROWS / preparer.tables.len().max(1),
+                Mode::Incremental { .. } => IDLE_BATCH_ROWS,
+                _ => 0,
+            };
+            let (mut date, mut responses) = (None, Vec::new());
+            let (mut decoding, mut bytes) = (Duration::ZERO, 0);
             loop {
                 let urgent = Priority(priority.load(Ordering::Relaxed));
                 let next = pager.next(urgent, |body| {
-                    let mut page = decoder.page(body).map_err(|e| e.to_string())?;
-                    Ok(Decoded { next: page.next.take(), more: page.more, page })
+                    let began = Instant::now();
+                    let mut told = gathering.page(body).map_err(|e| e.to_string())?;
+                    decoding += began.elapsed();
+                    bytes += body.len();
+                    Ok(Decoded { next: told.next.take(), more: told.more, records: told.records, page: told })
                 });
-                let message = match next.await {
+                let mut message = match next.await {
                     Ok(Some(fetched)) if is_frozen && !fetched.page.drift.is_empty() => {
                         let (requests, bytes) = (pager.requests(), pager.bytes());
                         Message::Drifted { job, requests, bytes, drift: fetched.page.drift }
@@ -530,74 +771,175 @@ impl Group {
                     Ok(Some(fetched)) => {
                         // The first answer's: nothing later than its clock is certain to be in the window.
                         date = date.or(fetched.date);
-                        run.world.progress.update(&run.tenant, &name, |u| {
-                            u.records += fetched.page.records as u64;
+                        let Told { records, rejected, drift, .. } = fetched.page;
+                        run.world.progress.update(&run.tenant, &resource.name, |u| {
+                            u.records += records as u64;
                             u.requests += 1;
                         });
-                        let seq = run.seq.fetch_add(1, Ordering::Relaxed);
                         // By the provider's clock, which also says when something was deleted.
                         let seen_at = fetched.date.unwrap_or(fetched.received);
-                        Message::Page { job, page: Box::new(fetched.page), seen_at, seq }
+                        responses.push((seen_at, run.seq.fetch_add(1, Ordering::Relaxed)));
+                        Message::Page { job, records, rejected, drift }
                     }
                     Ok(None) => Message::Finished { job, requests: pager.requests(), bytes: pager.bytes(), date },
                     Err(error) => Message::Failed { job, requests: pager.requests(), bytes: pager.bytes(), error },
                 };
-                let last = !matches!(message, Message::Page { .. });
-                if inbox.send(message).await.is_err() || last {
+                let full = match &message {
+                    Message::Page { .. } => gathering.rows() >= most_rows() || bytes >= BATCH_BYTES,
+                    Message::Finished { .. } => !responses.is_empty(),
+                    _ => false,
+                };
+                let mut rows = Vec::new();
+                if full {
+                    let began = Instant::now();
+                    let mut drifted = Drift::default();
+                    let batches = match gathering.take() {
+                        Ok(batches) => {
+                            batches.iter().filter(|_| is_frozen).for_each(|b| drifted.merge(b.drift.clone()));
+                            preparer.all_ready(batches, &responses)
+                        }
+                        Err(e) => vec![Err(SyncError::Rows { what: "a page".into(), why: e.to_string() })],
+                    };
+                    let pages = u32::try_from(responses.len()).unwrap_or(u32::MAX);
+                    work.took((std::mem::take(&mut decoding) + began.elapsed()) / pages.max(1));
+                    work.grew(gathering.hint());
+                    responses.clear();
+                    bytes = 0;
+                    if drifted.is_empty() {
+                        rows.extend(batches.into_iter().map(|ready| Message::Rows { job, ready }));
+                    } else {
+                        let (requests, bytes) = (pager.requests(), pager.bytes());
+                        message = Message::Drifted { job, requests, bytes, drift: drifted };
+                    }
+                }
+                // What a page says of itself goes before its rows, and the end behind all.
+                let goes_on = matches!(message, Message::Page { .. });
+                let at = if goes_on { 0 } else { rows.len() };
+                rows.insert(at, message);
+                for message in rows {
+                    if inbox.send(message).await.is_err() {
+                        return;
+                    }
+                }
+                if !goes_on {
                     return;
                 }
             }
         }
     }
 
-    async fn page(&mut self, job: u32, mut page: Page, seen_at: Timestamp, seq: u64) -> Result<(), SyncError> {
-        page.rows = self.run.private(&self.chosen.resource.name, page.rows)?;
-        self.parts[0].report.records += page.records as u64;
-        self.drift.merge(page.drift);
+    async fn keep(&mut self, rejected: Vec<Rejected>) -> Result<(), SyncError> {
+        for rejected in rejected {
+            self.quarantined += 1;
+            quarantine::keep(&self.run, &self.chosen.resource.name, self.quarantined, None, rejected).await?;
+        }
+        Ok(())
+    }
+
+    async fn rows(&mut self, job: u32, ready: Ready) -> Result<(), SyncError> {
+        self.drift.merge(ready.drift);
         match &self.chosen.resource.mode {
-            Mode::Full => self.present.extend(keys(&page.rows, &self.chosen.resource.key)),
+            Mode::Full => self.present.extend(keys(&ready.rows, &self.chosen.resource.key)),
             Mode::Tombstones { cursor, .. } => {
-                let at = page
+                let at = ready
                     .rows
                     .column_by_name(&cursor.column)
                     .and_then(|c| c.as_primitive_opt::<TimestampMicrosecondType>());
-                let ids = keys(&page.rows, &self.chosen.resource.key);
+                let ids = keys(&ready.rows, &self.chosen.resource.key);
                 for (i, key) in ids.enumerate() {
                     // One without a usable time is a deletion all the same: it was one when it was seen.
                     let at = at.filter(|a| !a.is_null(i)).map(|a| Timestamp::from_ms(a.value(i).div_euclid(1000)));
-                    self.deletions.push(Deletion { key, at: at.unwrap_or(seen_at) });
+                    self.deletions.push(Deletion { key, at: at.unwrap_or(ready.seen_at) });
                 }
             }
             Mode::Incremental { .. } | Mode::Extracted { .. } | Mode::Children { .. } => {}
         }
-        for rejected in page.rejected {
-            self.quarantined += 1;
-            quarantine::keep(&self.run, &self.chosen.resource.name, self.quarantined, None, rejected).await?;
-        }
-        let own = &mut self.parts[0];
-        own.anonymized.extend(anonymized(&own.resource, &page.rows));
-        own.spill.add(job, &page.rows, seen_at, seq)?;
-        for (name, rows) in page.extracted {
-            if let Some(part) = self.parts.iter_mut().find(|p| p.resource.name == name) {
-                // A marker says that a parent was read; it is no record.
-                let markers = rows
-                    .column_by_name(KIND)
-                    .and_then(|k| k.as_primitive_opt::<Int8Type>())
-                    .map_or(0, |kinds| kinds.iter().filter(|k| *k == Some(KIND_READ)).count());
-                part.report.records += (rows.num_rows() - markers) as u64;
-                part.anonymized.extend(anonymized(&part.resource, &rows));
-                part.spill.add(job, &self.run.private(&name, rows)?, seen_at, seq)?;
+        for table in ready.tables {
+            let part = &mut self.parts[table.part];
+            if table.part > 0 {
+                part.report.records += table.records;
+            }
+            part.anonymized.extend(table.anonymized);
+            part.spill.take_in(job, table.incoming);
+            while let Some(overflow) = part.spill.overflow() {
+                let written = tokio::task::spawn_blocking(|| overflow.write()).await;
+                part.spill.spilled(written.map_err(|_| SyncError::Died { tenant: self.run.tenant.clone() })??);
             }
         }
         Ok(())
     }
 
-    /// Takes every finished row out of the spills; children first, so that a parent is never in the lake before them.
-    fn take(&mut self) -> Vec<(usize, Arc<Table>, Suppress, PartitionValue, Runs)> {
+    /// The table whose partitions can be written while the windows of a load come: they are cut by the same time. Of a resource from
+    /// which others are taken there is none, for their rows would have to go first.
+    fn growing_part(&self) -> Option<&Part> {
+        let [part] = self.parts.as_slice() else { return None };
+        let Mode::Incremental { load: Some(load), .. } = &part.resource.mode else { return None };
+        let by = part.table.layout.column?;
+        (part.table.schema.field(by).name() == &load.column).then_some(part)
+    }
+
+    /// Rows of a load that can be written while others are read: those of a partition that nothing more comes before, or, where
+    /// there is a file, of one that nothing more will come of. `open` is what is still to be read, `growing` the partition that is
+    /// being written.
+    fn ripe(
+        &self,
+        growing: Option<PartitionValue>,
+        open: &[Window],
+        finished: &BTreeMap<u32, (Job, Window)>,
+    ) -> Option<Ripe> {
+        let part = self.growing_part()?;
+        let pending = part.spill.pending().into_iter();
+        pending.filter(|p| growing.is_none_or(|value| value == p.value)).find_map(|p| {
+            let (from, to) = p.value.span()?;
+            let read = read_up_to((from, to), open);
+            let grows = growing.is_some() || !part.partitions.contains_key(&part.table.layout.folder(p.value));
+            let within = |id: &u32| finished.get(id).is_some_and(|(job, _)| job.cover.to.min(to) <= read);
+            let windows: BTreeSet<u32> = p.windows.into_iter().filter(within).collect();
+            let ripe = Ripe { value: p.value, windows, whole: read == to };
+            (!ripe.windows.is_empty() && (ripe.whole || grows)).then_some(ripe)
+        })
+    }
+
+    /// Begins to write what is ripe.
+    async fn write(
+        &mut self,
+        ripe: Ripe,
+        growing: &mut Option<Box<Growing>>,
+        writing: &mut JoinSet<Result<Written, LoadError>>,
+    ) -> Result<(), SyncError> {
+        let Ripe { value, windows, whole } = ripe;
+        let run = self.run.clone();
+        let part = &mut self.parts[0];
+        let growing = match growing.take() {
+            Some(growing) => Some(growing),
+            None => {
+                let begun = Growing::begin(&run.lake, part.table.clone(), value, part.suppress.clone());
+                begun.await?.map(Box::new)
+            }
+        };
+        match growing {
+            Some(growing) => {
+                let runs = part.spill.take_of(value, &windows);
+                writing.spawn(async move { Ok(Written::Grown(Box::new(growing.add(runs).await?))) });
+            }
+            None if whole => {
+                writing.spawn(flush(run, self.take(|v| v == value)));
+            }
+            // An earlier run left a file that no commit tells of: it is merged with when nothing more comes.
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Takes finished rows out of the spills; children first, so that a parent is never in the lake before them.
+    fn take(
+        &mut self,
+        wanted: impl Fn(PartitionValue) -> bool,
+    ) -> Vec<(usize, Arc<Table>, Suppress, PartitionValue, Runs)> {
         let mut all = Vec::new();
         for i in (0..self.parts.len()).rev() {
             let part = &mut self.parts[i];
-            for pending in part.spill.pending() {
+            for pending in part.spill.pending().into_iter().filter(|p| wanted(p.value)) {
                 let runs = part.spill.take(pending.value);
                 all.push((i, part.table.clone(), part.suppress.clone(), pending.value, runs));
             }
@@ -608,7 +950,7 @@ impl Group {
     fn settle(&mut self, done: Vec<Flushed>) {
         for f in done {
             let part = &mut self.parts[f.part];
-            part.spill.settle(f.ticket);
+            f.tickets.into_iter().for_each(|t| part.spill.settle(t));
             let m = f.merged;
             part.report.inserted += m.inserted;
             part.report.updated += m.updated;
@@ -778,7 +1120,7 @@ impl Group {
                 loop {
                     let next = pager.next(FIRST, |body| {
                         let mut page = decoder.page(body).map_err(|e| e.to_string())?;
-                        Ok(Decoded { next: page.next.take(), more: page.more, page })
+                        Ok(Decoded { next: page.next.take(), more: page.more, records: page.records, page })
                     });
                     let next = match next.await {
                         Err(ExtractError::Auth(AuthError::Stopped { .. })) => {
@@ -909,14 +1251,31 @@ impl Group {
 async fn flush(
     run: Arc<TenantRun>,
     units: Vec<(usize, Arc<Table>, Suppress, PartitionValue, Runs)>,
-) -> Result<Vec<Flushed>, LoadError> {
+) -> Result<Written, LoadError> {
     let mut done = Vec::with_capacity(units.len());
     for (part, table, suppress, value, runs) in units {
-        let ticket = runs.ticket();
+        let tickets = vec![runs.ticket()];
         let merged = load::merge(&run.lake, &run.lease, &table, value, runs, &suppress).await?;
-        done.push(Flushed { part, value, ticket, merged });
+        done.push(Flushed { part, value, tickets, merged });
     }
-    Ok(done)
+    Ok(Written::Flushed(done))
+}
+
+/// Puts a partition in place that was written while its windows came: of the group's own table.
+async fn finish(run: Arc<TenantRun>, growing: Growing) -> Result<Written, LoadError> {
+    let (value, tickets) = (growing.value(), growing.tickets().to_vec());
+    let merged = growing.finish(&run.lease).await?;
+    Ok(Written::Flushed(vec![Flushed { part: 0, value, tickets, merged }]))
+}
+
+/// Up to where a partition of that span is read, when `open` is what is still to be read.
+fn read_up_to((from, to): (Timestamp, Timestamp), open: &[Window]) -> Timestamp {
+    let within = open.iter().map(|w| w.intersect(&Window::new(Some(from), to))).filter(|w| !w.is_empty());
+    within.map(|w| w.from.unwrap_or(from)).min().unwrap_or(to)
+}
+
+fn is_whole(value: PartitionValue, open: &[Window]) -> bool {
+    value.span().is_none_or(|span| read_up_to(span, open) == span.1)
 }
 
 /// Writes a partition's figures down, or crosses it out when there is no file.
@@ -932,7 +1291,7 @@ pub(super) fn note(partitions: &mut BTreeMap<String, PartitionFigures>, folder: 
 pub(super) async fn figures(lake: &Lake, table: &Table) -> Result<BTreeMap<String, PartitionFigures>, SyncError> {
     let mut all = BTreeMap::new();
     for f in load::figures(lake, table).await? {
-        let version = lake.store.open_file(&f.path).await?.map(|o| o.version);
+        let version = lake.store.version(&f.path).await?;
         all.insert(table.layout.folder(f.value), PartitionFigures { rows: f.rows, living: f.living, version });
     }
     Ok(all)
@@ -941,7 +1300,8 @@ pub(super) async fn figures(lake: &Lake, table: &Table) -> Result<BTreeMap<Strin
 /// The keys of those rows that say of themselves that they are anonymized.
 fn anonymized<'a>(resource: &'a Resource, rows: &'a RecordBatch) -> impl Iterator<Item = String> + 'a {
     let marks = resource.anonymized.as_deref().and_then(|c| rows.column_by_name(c)).and_then(|c| c.as_boolean_opt());
-    let keyed = marks.map(|marks| keys(rows, &resource.key).zip(marks.iter()));
+    let some = marks.filter(|marks| marks.has_true());
+    let keyed = some.map(|marks| keys(rows, &resource.key).zip(marks.iter()));
     keyed.into_iter().flatten().filter_map(|(key, mark)| (mark == Some(true)).then_some(key))
 }
 
@@ -965,7 +1325,7 @@ mod tests {
         let some = PartitionFigures {
             rows: 1,
             living: 1,
-            version: Some(crate::store::Version { e_tag: None, version: None, bytes: 9 }),
+            version: Some(crate::store::Version { e_tag: None, version: None, bytes: 9, fence: None }),
         };
         note(&mut all, "created_year=2026".into(), some);
         assert_eq!(all.len(), 1);

@@ -81,11 +81,11 @@ impl Ledger {
         let resource = Resource::of_our_own(child.name.clone(), columns, partition);
         let name: ResourceName = FOLDER.parse().map_err(|e| bad(format!("{e}")))?;
         Ok(Self {
-            lake: Lake {
-                store: world.state.owned_by(tenant.as_str()),
-                tenant: tenant.clone(),
-                scratch: scratch.join(format!("{FOLDER}-{}", child.name)),
-            },
+            lake: Lake::new(
+                world.state.owned_by(tenant.as_str()),
+                tenant.clone(),
+                scratch.join(format!("{FOLDER}-{}", child.name)),
+            ),
             table: Arc::new(Table::new(&name, &resource, None).map_err(bad)?),
         })
     }

@@ -9,9 +9,11 @@ pub mod contents;
 mod delete;
 mod forecast;
 mod group;
+mod heal;
 pub mod ledger;
 pub mod quarantine;
 mod verdict;
+mod world;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
@@ -20,30 +22,29 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
-use futures::StreamExt as _;
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
 use crate::adopt::{self, Seen};
 use crate::auth::known::{Known, is_unique};
-use crate::auth::{Auth, AuthError, CredentialKind, Grant, Session, Standing};
+use crate::auth::{Auth, AuthError, CredentialKind, Session};
 use crate::catalog::{Act, ByDefault, Mode, Resource, scopes};
-use crate::clock::{Clock, Timestamp};
+use crate::clock::Timestamp;
 use crate::config::{Config, ConfigError, Schema};
 use crate::extract::{self, ExtractError};
-use crate::http::Allowance;
+use crate::http::{Allowance, Weather};
 use crate::load::{self, Lake, LoadError, Suppress};
 use crate::names::{ResourceName, RunId, Tenant};
 use crate::plan::{self, Work};
-use crate::report::{DriftCount, ExitCode, Failure, Outcome, Progress, Report, ResourceReport, TenantReport};
+use crate::report::{DriftCount, ExitCode, Failure, Outcome, Report, ResourceReport, TenantReport};
 use crate::state::{Commit, CommitKind, Entry, Lease, State, StateError, Window};
-use crate::store::{Store, StoreError};
+use crate::store::StoreError;
 use crate::transform::{Drift, Pseudonyms, Rules};
 
 use children::Children;
 pub use forecast::{Forecast, forecast, table as forecast_table};
 use group::Group;
 pub use verdict::{code, refusal, unanswered};
+pub use world::World;
 
 /// The provider's `Date` has whole seconds, so a bound taken from our own clock stays a second further back.
 const DATE_STEP: Duration = Duration::from_secs(1);
@@ -52,9 +53,6 @@ const DATE_STEP: Duration = Duration::from_secs(1);
 const MIXED: &str = "mixed";
 /// Places that a frozen resource's failure names; the report has all.
 const FROZEN_TOLD: usize = 5;
-
-/// Newest grants read at once, to see who is connected.
-const LOOKS_AT_ONCE: usize = 32;
 
 /// How long a part is waited for that another run holds: a keepalive has it for seconds.
 const PART_PATIENCE: Duration = Duration::from_secs(30);
@@ -204,103 +202,8 @@ pub struct Options {
     pub max_requests: Option<u64>,
     /// Believe that more than a fifth of a listing vanished.
     pub allow_mass_delete: bool,
-}
-
-/// Everything from outside that a run works with.
-#[derive(Debug, Clone)]
-pub struct World {
-    /// What to do.
-    pub config: Arc<Config>,
-    /// Where Parquet goes.
-    pub lake: Store,
-    /// Where the state is.
-    pub state: Store,
-    /// What time it is.
-    pub clock: Clock,
-    /// Set when the run is to stop cleanly.
-    pub stop: CancellationToken,
-    /// What can be seen meanwhile.
-    pub progress: Progress,
-}
-
-impl World {
-    /// Opens the stores that the configuration names.
-    ///
-    /// # Errors
-    ///
-    /// When one cannot be opened.
-    pub fn open(config: Arc<Config>, clock: Clock) -> Result<Self, StoreError> {
-        let lake = Store::open(&config.lake)?;
-        let state = Store::open(&config.state)?;
-        Ok(Self { config, lake, state, clock, stop: CancellationToken::new(), progress: Progress::default() })
-    }
-
-    /// The tenants to work for: all but those that were disconnected, and no parts, which are read with their tenants. One
-    /// whose grant cannot be read is among them, so that somebody hears of it.
-    ///
-    /// # Errors
-    ///
-    /// When the state cannot be listed.
-    pub async fn active_tenants(&self) -> Result<Vec<Tenant>, StateError> {
-        let state = State::new(self.state.clone(), self.clock);
-        let wholes = self.tenants().await?.into_iter().filter(|t| self.config.whole(t) == t);
-        let looks = wholes.map(|tenant| async {
-            let last = state.grants(&tenant).last::<Grant>().await;
-            let gone = matches!(last, Ok(Some(entry)) if entry.body.standing == Standing::Disconnected);
-            (!gone).then_some(tenant)
-        });
-        let looked: Vec<_> = futures::stream::iter(looks).buffered(LOOKS_AT_ONCE).collect().await;
-        Ok(looked.into_iter().flatten().collect())
-    }
-
-    /// The tenants that are meant: those that were named, else all there is to work for.
-    ///
-    /// # Errors
-    ///
-    /// When one of them is a part, which is never read alone, or the state cannot be listed.
-    pub async fn meant(&self, named: &[Tenant]) -> Result<Vec<Tenant>, SyncError> {
-        for tenant in named {
-            let whole = self.config.whole(tenant);
-            if whole != tenant {
-                return Err(SyncError::Config(ConfigError::Invalid {
-                    place: format!("--tenant {tenant}"),
-                    what: format!("{tenant} is a part of {whole} and is read with it"),
-                    hint: format!("--tenant {whole}; with --resource it reads some tables only"),
-                }));
-            }
-        }
-        if named.is_empty() { Ok(self.active_tenants().await?) } else { Ok(named.to_vec()) }
-    }
-
-    /// Makes sure that a tenant is no part: what a part read lies in its tenant's lake.
-    ///
-    /// # Errors
-    ///
-    /// When it is one.
-    pub fn has_a_lake(&self, tenant: &Tenant) -> Result<(), SyncError> {
-        let whole = self.config.whole(tenant);
-        if whole == tenant {
-            return Ok(());
-        }
-        Err(SyncError::Config(ConfigError::Invalid {
-            place: "--erase-lake".into(),
-            what: format!("{tenant} is a part of {whole} and has no lake of its own"),
-            hint: format!(
-                "`hirelake disconnect {tenant}` forgets its grant; what it read is erased with {whole}: `hirelake disconnect {whole} --erase-lake`"
-            ),
-        }))
-    }
-
-    /// The tenants that there are: connected ones and those that the file names.
-    ///
-    /// # Errors
-    ///
-    /// When the state cannot be listed.
-    pub async fn tenants(&self) -> Result<Vec<Tenant>, StateError> {
-        let mut all: BTreeSet<Tenant> = self.config.named_tenants().cloned().collect();
-        all.extend(State::new(self.state.clone(), self.clock).tenants().await?);
-        Ok(all.into_iter().collect())
-    }
+    /// How long to wait for a tenant that another run holds.
+    pub wait: Duration,
 }
 
 /// Syncs tenants × resources.
@@ -317,7 +220,9 @@ pub async fn run(world: &World, options: &Options) -> Result<Report, SyncError> 
     let stop = world.stop.child_token();
     let auth = Auth::new(world.config.clone(), state.clone(), world.clock, run)?;
     let allowance = options.max_requests.map(|n| Arc::new(Allowance::new(n, stop.clone())));
-    let auth = Arc::new(auth.for_fleet(tenants.len() > 1, stop.clone()).within(allowance.clone()));
+    let weather = Arc::new(Weather::default());
+    let auth = auth.for_fleet(tenants.len() > 1, stop.clone()).within(allowance.clone());
+    let auth = Arc::new(auth.patient(weather.clone()));
     let until = options.deadline.map(|d| world.clock.elapsed() + d);
     let alarm = options.deadline.map(tokio::time::sleep);
     let work = async {
@@ -330,7 +235,9 @@ pub async fn run(world: &World, options: &Options) -> Result<Report, SyncError> 
                 let left = tenants.drain(..).map(|t| (t, TenantReport { stopped: true, ..TenantReport::default() }));
                 done.extend(left);
             }
-            while running.len() < world.config.tenants_at_once {
+            // Who waits for a provider that does not answer takes nobody's place; there are never more than twice as many.
+            let at_once = world.config.tenants_at_once;
+            while running.len() < at_once + weather.troubled().min(at_once) {
                 let Some(tenant) = tenants.pop() else { break };
                 let job = TenantJob {
                     world: World { stop: stop.clone(), ..world.clone() },
@@ -344,7 +251,11 @@ pub async fn run(world: &World, options: &Options) -> Result<Report, SyncError> 
                 let task = running.spawn(job.run());
                 names.insert(task.id(), tenant);
             }
-            let (id, report) = match running.join_next_with_id().await {
+            let joined = tokio::select! {
+                joined = running.join_next_with_id() => joined,
+                () = weather.worsens() => continue,
+            };
+            let (id, report) = match joined {
                 Some(Ok((id, report))) => (id, report),
                 Some(Err(died)) => {
                     let tenant = names.get(&died.id()).cloned();
@@ -494,7 +405,14 @@ impl TenantJob {
     async fn run(self) -> TenantReport {
         let mut report = TenantReport::default();
         let tenant = self.tenant.clone();
-        let lease = match self.state.lease(&tenant, self.run).await {
+        let lease = tokio::select! {
+            taken = self.auth.patient_lease(&tenant, self.run, self.options.wait) => taken,
+            () = self.world.stop.cancelled() => {
+                report.stopped = true;
+                return report;
+            }
+        };
+        let lease = match lease {
             Ok(lease) => Arc::new(lease),
             Err(e) => {
                 report.failures.push(fail(None, &e.into()));
@@ -575,6 +493,10 @@ impl TenantJob {
         if swept > 0 {
             tracing::info!(swept, "removed staged files of a killed run");
         }
+        let ended = lease.end_uploads(&[&self.world.lake, &self.world.state]).await?;
+        if ended > 0 {
+            tracing::info!(ended, "ended uploads in parts of a killed run");
+        }
         if self.world.stop.is_cancelled() {
             report.stopped = true;
             return Ok(());
@@ -619,6 +541,7 @@ impl TenantJob {
             until: self.until,
             seq: AtomicU64::new(0),
         });
+        report.notes.extend(heal::heal(&run).await?);
         let outcome = run.resources(report).await;
         let former = report.former_privacy.len();
         if former > 0 {
@@ -710,7 +633,7 @@ async fn give_back(lease: Arc<Lease>) {
 }
 
 fn lake_of(world: &World, tenant: &Tenant, scratch: &std::path::Path) -> Lake {
-    Lake { store: world.lake.owned_by(tenant.as_str()), tenant: tenant.clone(), scratch: scratch.to_owned() }
+    Lake::new(world.lake.owned_by(tenant.as_str()), tenant.clone(), scratch.to_owned())
 }
 
 /// A private folder for spilled rows, removed when dropped. Those that a killed run of this tenant left are removed first.
@@ -718,7 +641,12 @@ fn scratch(world: &World, tenant: &Tenant) -> Result<tempfile::TempDir, StoreErr
     let parent = &world.config.scratch;
     let io = |op| move |source| StoreError::Io { op, path: parent.clone(), source };
     let prefix = sweep_scratch(world, tenant)?;
-    tempfile::Builder::new().prefix(&prefix).tempdir_in(parent).map_err(io("make a private folder in"))
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(&prefix);
+    // It holds rows, and may lie where every user of the machine looks: only its owner opens it.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o700));
+    builder.tempdir_in(parent).map_err(io("make a private folder in"))
 }
 
 /// Removes the private folders that killed runs of this tenant left: whoever asks holds the lease, so nobody writes there.
@@ -750,8 +678,11 @@ pub fn left_in_scratch(world: &World, tenant: &Tenant) -> Result<(String, Vec<Pa
     let io = |op| move |source| crate::store::StoreError::Io { op, path: parent.clone(), source };
     world.config.scratch_folder().map_err(io("make the scratch folder"))?;
     // Another state has other leases, so its folders are not ours to remove; a memory state has none but its own.
-    let whose =
-        world.state.root().map(|r| r.to_string_lossy().into_owned()).unwrap_or_else(|| RunId::new().to_string());
+    let whose = match world.state.root() {
+        Some(root) => root.to_string_lossy().into_owned(),
+        None if crate::store::is_remote(world.state.url()) => world.state.url().to_owned(),
+        None => RunId::new().to_string(),
+    };
     let hash = twox_hash::XxHash64::oneshot(0, whose.as_bytes());
     let prefix = format!("hirelake-{hash:016x}-{tenant}.");
     let entries =
@@ -1230,6 +1161,12 @@ impl TenantRun {
 
     /// What is known to be deleted of a resource's rows: by its own feed, and by that of the parent it is taken from.
     async fn suppressed(&self, resource: &Resource) -> Result<Suppress, SyncError> {
+        let [keys, parents] = self.gone(resource).await?;
+        Ok(Suppress::new(keys, parents))
+    }
+
+    /// The same as keys of the rows and of their parents, with the time (epoch ms).
+    async fn gone(&self, resource: &Resource) -> Result<[HashMap<String, i64>; 2], SyncError> {
         let parent = match &resource.mode {
             Mode::Extracted { from, .. } if resource.parent.is_some() => Some(from),
             Mode::Children { from, .. } => Some(from),
@@ -1246,8 +1183,7 @@ impl TenantRun {
             let table = self.config().table(feed)?;
             maps[which] = load::column_map(&self.lake, &table, &feed.key[0], &cursor.column).await?;
         }
-        let [keys, parents] = maps;
-        Ok(Suppress::new(keys, parents))
+        Ok(maps)
     }
 
     /// Makes sure that the whole lake cuts this table one way.

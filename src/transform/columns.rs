@@ -1,7 +1,7 @@
 //! JSON values straight into Arrow builders, by the declared type of each column.
 //!
 //! One visitor a value: it appends, or it appends null and hands the value to `_extra`. A builder cannot be truncated, so an
-//! error means that every builder of the page is dropped. Two passes share this code: the fast one reads a page as it comes;
+//! error means that every builder is filled up, finished and cut back to the pages before. Two passes share this code: the fast one reads a page as it comes;
 //! the exact one reads a record alone, sees the exact text of every value, and so loses nothing and refuses less.
 
 use std::sync::Arc;
@@ -41,6 +41,46 @@ pub(super) enum Col<'p> {
 /// Whether a numeric string is taken.
 type Lenient = bool;
 
+/// How large the builders of a table became: batches of one listing resemble each other, so that the next one's are made of that
+/// size, and neither grow nor hold what they do not need.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Sizes {
+    /// Rows, then elements and bytes in the order of the columns; empty before the first batch.
+    sizes: Vec<usize>,
+}
+
+impl Sizes {
+    /// A table of `rows`.
+    pub(super) fn of(rows: usize) -> Self {
+        Self { sizes: vec![rows] }
+    }
+    /// How many rows; none before the first batch.
+    pub(super) fn rows(&self) -> usize {
+        self.sizes.first().copied().unwrap_or_default()
+    }
+    fn add(&mut self, size: usize) {
+        self.sizes.push(size + size / 8);
+    }
+}
+
+/// Hands out the sizes again, in the same order.
+pub(super) struct Room<'a> {
+    sizes: std::slice::Iter<'a, usize>,
+    pub(super) rows: usize,
+}
+
+impl<'a> Room<'a> {
+    /// Of tables like that one; without one of `rows` rows.
+    pub(super) fn like(sizes: &'a Sizes, rows: usize) -> Self {
+        let mut sizes = sizes.sizes.iter();
+        let rows = sizes.next().copied().unwrap_or(rows);
+        Self { sizes, rows }
+    }
+    fn next(&mut self, unknown: usize) -> usize {
+        self.sizes.next().copied().unwrap_or(unknown)
+    }
+}
+
 pub(super) struct ListCol<'p> {
     field: FieldRef,
     item: Col<'p>,
@@ -61,8 +101,8 @@ pub(super) struct StructCol<'p> {
 }
 
 impl<'p> Col<'p> {
-    fn new(ty: &'p ColumnType, data: &DataType, child: Option<usize>, rows: usize) -> Self {
-        let text = || StringBuilder::with_capacity(rows, rows * 32);
+    fn new(ty: &'p ColumnType, data: &DataType, child: Option<usize>, rows: usize, room: &mut Room<'_>) -> Self {
+        let mut text = || StringBuilder::with_capacity(rows, room.next(rows * 32));
         match (ty, data) {
             (ColumnType::Text, _) => Self::Text(text()),
             (ColumnType::Json, _) => Self::Json(text()),
@@ -73,14 +113,19 @@ impl<'p> Col<'p> {
             (ColumnType::Timestamp { lenient }, _) => {
                 Self::Time(TimestampMicrosecondBuilder::with_capacity(rows).with_timezone("UTC"), *lenient)
             }
-            (ColumnType::List(item), DataType::List(field)) => Self::List(Box::new(ListCol {
-                item: Col::new(item, field.data_type(), child, rows),
-                field: Arc::clone(field),
-                offsets: vec![0],
-                nulls: NullBufferBuilder::new(rows),
-            })),
+            (ColumnType::List(item), DataType::List(field)) => {
+                let items = room.next(rows);
+                let mut offsets = Vec::with_capacity(rows + 1);
+                offsets.push(0);
+                Self::List(Box::new(ListCol {
+                    item: Col::new(item, field.data_type(), child, items, room),
+                    field: Arc::clone(field),
+                    offsets,
+                    nulls: NullBufferBuilder::new(rows),
+                }))
+            }
             (ColumnType::Struct(columns), DataType::Struct(fields)) => {
-                Self::Struct(Box::new(StructCol::new(columns, fields, &[], rows)))
+                Self::Struct(Box::new(StructCol::new(columns, fields, &[], rows, room)))
             }
             // The schema is made from the same types; were it ever not, the text loses nothing.
             (ColumnType::List(_) | ColumnType::Struct(_), _) => Self::Json(text()),
@@ -125,6 +170,33 @@ impl<'p> Col<'p> {
         }
     }
 
+    /// Cells of its longest part: an error in the middle of a record leaves them uneven.
+    fn longest(&self) -> usize {
+        match self {
+            Self::Struct(s) => s.cols.iter().map(Col::longest).max().unwrap_or_default().max(s.nulls.len()),
+            other => other.len(),
+        }
+    }
+
+    /// Makes all its parts as long as that.
+    fn pad(&mut self, rows: usize) {
+        match self {
+            Self::List(l) => {
+                let items = l.item.longest();
+                l.item.pad(items);
+            }
+            Self::Struct(s) => {
+                s.cols.iter_mut().for_each(|c| c.pad(rows));
+                s.nulls.append_n_nulls(rows - s.nulls.len());
+                return;
+            }
+            _ => {}
+        }
+        while self.len() < rows {
+            self.append_null();
+        }
+    }
+
     /// Whether the last value appended is one.
     pub(super) fn last_is_valid(&self) -> bool {
         let Some(last) = self.len().checked_sub(1) else { return false };
@@ -148,21 +220,25 @@ impl<'p> Col<'p> {
         std::str::from_utf8(bytes).ok()
     }
 
-    pub(super) fn finish(self) -> Result<ArrayRef, ArrowError> {
+    pub(super) fn finish(self, sizes: &mut Sizes) -> Result<ArrayRef, ArrowError> {
         Ok(match self {
-            Self::Text(mut b) | Self::Json(mut b) | Self::Ref(mut b, _) => Arc::new(b.finish()),
+            Self::Text(mut b) | Self::Json(mut b) | Self::Ref(mut b, _) => {
+                sizes.add(b.values_slice().len());
+                Arc::new(b.finish())
+            }
             Self::Int(mut b, _) => Arc::new(b.finish()),
             Self::Float(mut b) => Arc::new(b.finish()),
             Self::Bool(mut b) => Arc::new(b.finish()),
             Self::Time(mut b, _) => Arc::new(b.finish()),
             Self::List(l) => {
                 let mut l = *l;
-                let values = l.item.finish()?;
+                sizes.add(l.item.len());
+                let values = l.item.finish(sizes)?;
                 Arc::new(ListArray::try_new(l.field, OffsetBuffer::new(l.offsets.into()), values, l.nulls.finish())?)
             }
             Self::Struct(s) => {
                 let mut s = *s;
-                let arrays = s.cols.into_iter().map(Col::finish).collect::<Result<Vec<_>, _>>()?;
+                let arrays = s.cols.into_iter().map(|c| c.finish(sizes)).collect::<Result<Vec<_>, _>>()?;
                 Arc::new(StructArray::try_new(s.fields, arrays, s.nulls.finish())?)
             }
         })
@@ -171,12 +247,18 @@ impl<'p> Col<'p> {
 
 impl<'p> StructCol<'p> {
     /// Builders for `columns`; `children[i]` is the child table that takes the objects of column `i`.
-    pub(super) fn new(columns: &'p [Column], fields: &Fields, children: &[Option<usize>], rows: usize) -> Self {
+    pub(super) fn new(
+        columns: &'p [Column],
+        fields: &Fields,
+        children: &[Option<usize>],
+        rows: usize,
+        room: &mut Room<'_>,
+    ) -> Self {
         let cols = columns
             .iter()
             .zip(fields)
             .enumerate()
-            .map(|(i, (c, f))| Col::new(&c.ty, f.data_type(), children.get(i).copied().flatten(), rows))
+            .map(|(i, (c, f))| Col::new(&c.ty, f.data_type(), children.get(i).copied().flatten(), rows, room))
             .collect();
         Self {
             columns,
@@ -211,6 +293,16 @@ impl<'p> Rows<'p> {
     ) -> Self {
         let extra = StringBuilder::with_capacity(rows, 0);
         Self { fields, extra, keys, keep_extra, len: 0, prefix, scratch: String::new() }
+    }
+
+    /// Makes all columns of one length, after an error in the middle of a record.
+    pub(super) fn pad(&mut self) {
+        let cells = self.fields.cols.iter().map(Col::longest).chain([self.extra.len()]);
+        let rows = cells.max().unwrap_or_default();
+        self.fields.cols.iter_mut().for_each(|c| c.pad(rows));
+        while self.extra.len() < rows {
+            self.extra.append_null();
+        }
     }
 
     /// A row that has nothing but an id in its key.
@@ -291,6 +383,14 @@ pub(super) struct Ctx<'p> {
 impl<'p> Ctx<'p> {
     pub(super) fn new(exact: bool, children: Vec<Option<Box<Child<'p>>>>) -> Self {
         Self { exact, keep: true, row: 0, extras: Vec::new(), children, drift: Drift::default(), refused: None }
+    }
+
+    /// Forgets the record at hand and what its page has said so far.
+    pub(super) fn forget(&mut self) {
+        self.keep = true;
+        self.extras.clear();
+        self.drift = Drift::default();
+        self.refused = None;
     }
 
     fn refuse<E: serde::de::Error>(&mut self, why: RejectReason) -> E {
@@ -702,8 +802,10 @@ impl<'de> Visitor<'de> for Value<'_, '_> {
                 let Some(mut child) = ctx.children.get_mut(k).and_then(Option::take) else {
                     return Err(A::Error::custom("a child inside itself"));
                 };
-                // On an error every builder of the page is dropped, so the child need not go back.
-                child.rows.read(ctx, map)?;
+                if let Err(e) = child.rows.read(ctx, map) {
+                    ctx.children[k] = Some(child);
+                    return Err(e);
+                }
                 child.came(ctx.row, ROW);
                 let key = child.rows.keys.first().and_then(|i| child.rows.fields.cols.get(*i));
                 ids.append_option(key.and_then(Col::last_text));

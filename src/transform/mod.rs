@@ -4,8 +4,9 @@
 //! record is handed back whole as [`Rejected`]; a body that is not a page is a [`PageError`], never an empty page. No record
 //! value appears in an error or in `Debug`.
 //!
-//! A page is decoded in one pass, straight into Arrow builders. If anything in it cannot be decoded, that pass is thrown away
-//! and its records are read one by one, so that one bad record never takes the others with it.
+//! Pages are decoded in one pass, straight into Arrow builders; several of them make a batch ([`Gathering`]). If anything in a page
+//! cannot be decoded, what it left in the builders is thrown away and its records are read one by one, so that one bad record never
+//! takes the others with it.
 
 mod columns;
 mod drift;
@@ -29,7 +30,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::catalog::{Column, ColumnType, Mode, Paging, Resource, SYSTEM_COLUMNS, schema};
 use crate::names::ResourceName;
-use columns::{Child, Col, Ctx, Rows, StructCol};
+use columns::{Child, Ctx, Room, Rows, Sizes, StructCol};
 pub use drift::{Drift, DriftKind, JsonType};
 use drift::{Extra, push_string};
 use page::{Envelope, Names};
@@ -57,9 +58,20 @@ pub struct Decoder {
     names: Names,
     /// Of children that are asked for parent by parent: columns filled from the parent, as (own, the parent's by name).
     from_parent: Vec<(usize, String)>,
+    state: State,
+}
+
+/// What a decoder remembers of the pages before.
+#[derive(Debug, Default)]
+struct State {
     /// Of records without a key: how often each content came in this listing.
     contents: Option<Contents>,
+    hint: Hint,
 }
+
+/// How large the builders of a batch became: the table's own, and its children's. Batches of one listing resemble each other.
+#[derive(Debug, Default, Clone)]
+pub struct Hint(Sizes, Vec<Sizes>);
 
 /// A parent whose children are decoded: one row of a batch of the parent's table, by that table's column names.
 #[derive(Clone, Copy)]
@@ -121,9 +133,18 @@ impl Plan {
         }
     }
 
-    fn rows<'p>(&'p self, children: &[Option<usize>], prefix: &'p str, rows: usize) -> Rows<'p> {
-        let fields = StructCol::new(&self.columns, &self.fields, children, rows);
+    fn rows<'p>(&'p self, children: &[Option<usize>], prefix: &'p str, mut room: Room<'_>) -> Rows<'p> {
+        let rows = room.rows;
+        let fields = StructCol::new(&self.columns, &self.fields, children, rows, &mut room);
         Rows::new(fields, &self.keys, self.keep_extra, prefix, rows)
+    }
+}
+
+impl Hint {
+    /// Rows of the batch.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.0.rows()
     }
 }
 
@@ -221,10 +242,62 @@ pub enum PageError {
     Columns(#[source] ArrowError),
 }
 
-/// Builders of a page.
+/// What a page says beside its rows.
+#[derive(Debug)]
+pub struct Told {
+    /// Elements of the listing, rejected ones included.
+    pub records: usize,
+    /// The token of the next page.
+    pub next: Option<String>,
+    /// Whether there is more.
+    pub more: bool,
+    /// Records that could not be decoded, whole.
+    pub rejected: Vec<Rejected>,
+    /// What did not fit.
+    pub drift: Drift,
+}
+
+/// Rows of several pages: of the listing's table as [`Page::rows`], and of those taken out of it as [`Page::extracted`].
+pub struct Gathered {
+    /// As [`Page::rows`].
+    pub rows: RecordBatch,
+    /// As [`Page::extracted`].
+    pub extracted: Vec<(ResourceName, RecordBatch)>,
+    /// For each page how many rows came of it: of the listing's table, then of the others in their order.
+    pub pages: Vec<Vec<usize>>,
+    /// What did not fit where rows of one table say something of another's.
+    pub drift: Drift,
+}
+
+/// Pages of one listing, decoded one after the other into the same builders.
+pub struct Gathering<'d> {
+    decoder: &'d Decoder,
+    state: State,
+    parent: Option<Parent<'d>>,
+    build: Option<Build<'d>>,
+    pages: Vec<Vec<usize>>,
+    whole: Vec<Gathered>,
+}
+
+/// Builders of a batch.
 struct Build<'p> {
     rows: Rows<'p>,
     ctx: Ctx<'p>,
+}
+
+impl Build<'_> {
+    /// Rows so far: of the listing's table, then of those taken out of it.
+    fn lengths(&self) -> Vec<usize> {
+        let children = self.ctx.children.iter().map(|c| c.as_ref().map_or(0, |c| c.kinds.len()));
+        std::iter::once(self.rows.len as usize).chain(children).collect()
+    }
+
+    /// Makes the builders even again, after an error in the middle of a record.
+    fn pad(&mut self) {
+        self.rows.pad();
+        self.ctx.children.iter_mut().flatten().for_each(|c| c.rows.pad());
+        self.ctx.forget();
+    }
 }
 
 impl Decoder {
@@ -268,7 +341,10 @@ impl Decoder {
             child_of,
             names,
             from_parent: Vec::new(),
-            contents: contents.map(|c| Contents { source: c.source.clone(), seen: HashMap::new() }),
+            state: State {
+                contents: contents.map(|c| Contents { source: c.source.clone(), seen: HashMap::new() }),
+                hint: Hint::default(),
+            },
         }
     }
 
@@ -292,15 +368,7 @@ impl Decoder {
     ///
     /// As [`Decoder::page`].
     pub fn children_of(&mut self, parent: Parent<'_>, body: &[u8]) -> Result<Page, PageError> {
-        let text = self.text(body)?;
-        let mut build = self.build(false, ROWS);
-        if !self.names.records.is_empty()
-            && let Ok(envelope) = page::fast(&self.names, text, &mut build)
-        {
-            return self.finish(build, envelope, Vec::new(), Some(parent));
-        }
-        drop(build);
-        self.slow(text, Some(parent))
+        self.alone(body, Some(parent))
     }
 
     /// A row that is made here and not decoded: text and number cells by column name, the rest from the parent or null.
@@ -366,48 +434,44 @@ impl Decoder {
     ///
     /// [`PageError`] when the body is not a page; a bad record is not an error, but in [`Page::rejected`].
     pub fn page(&mut self, body: &[u8]) -> Result<Page, PageError> {
-        let text = self.text(body)?;
-        let mut build = self.build(false, ROWS);
-        if self.contents.is_none()
-            && !self.names.records.is_empty()
-            && let Ok(envelope) = page::fast(&self.names, text, &mut build)
-        {
-            return self.finish(build, envelope, Vec::new(), None);
-        }
-        drop(build);
-        self.slow(text, None)
+        self.alone(body, None)
     }
 
-    fn build(&self, exact: bool, rows: usize) -> Build<'_> {
-        let children = self.children.iter().map(|c| {
+    /// Decodes a page that is a batch of its own.
+    fn alone(&mut self, body: &[u8], parent: Option<Parent<'_>>) -> Result<Page, PageError> {
+        let state = std::mem::take(&mut self.state);
+        let mut gathering = Gathering { state, parent, ..Gathering::new(self, Hint::default()) };
+        let page = gathering.page(body).and_then(|told| Ok((told, gathering.take()?)));
+        self.state = gathering.state;
+        let (Told { records, next, more, rejected, mut drift }, batches) = page?;
+        let Some(Gathered { rows, extracted, drift: more_drift, .. }) = batches.into_iter().next() else {
+            return Err(PageError::NotAPage { what: "nothing came of it".to_owned() });
+        };
+        drift.merge(more_drift);
+        Ok(Page { rows, extracted, records, next, more, rejected, drift })
+    }
+
+    fn build(&self, hint: &Hint, exact: bool, rows: usize) -> Build<'_> {
+        let unknown = Sizes::default();
+        let children = self.children.iter().enumerate().map(|(i, c)| {
+            let room = Room::like(hint.1.get(i).unwrap_or(&unknown), rows);
             Some(Box::new(Child {
-                rows: c.table.rows(&[], &c.prefix, rows),
                 by_parent: c.by_parent,
-                parents: Vec::with_capacity(rows),
-                kinds: Vec::with_capacity(rows),
+                parents: Vec::with_capacity(room.rows),
+                kinds: Vec::with_capacity(room.rows),
+                rows: c.table.rows(&[], &c.prefix, room),
             }))
         });
-        Build { rows: self.table.rows(&self.child_of, "", rows), ctx: Ctx::new(exact, children.collect()) }
+        let room = Room::like(&hint.0, rows);
+        Build { rows: self.table.rows(&self.child_of, "", room), ctx: Ctx::new(exact, children.collect()) }
     }
 
     /// Record by record. Each is tried on builders that may be spoiled before it touches those that are kept.
-    fn slow(&mut self, text: &str, parent: Option<Parent<'_>>) -> Result<Page, PageError> {
-        let (envelope, records) = page::split(&self.names, text)?;
-        let mut contents = self.contents.take();
-        let page = self.one_by_one(envelope, &records, parent, contents.as_mut());
-        self.contents = contents;
-        page
-    }
-
-    fn one_by_one(
-        &self,
-        envelope: Envelope,
-        records: &[&RawValue],
-        parent: Option<Parent<'_>>,
-        mut contents: Option<&mut Contents>,
-    ) -> Result<Page, PageError> {
-        let mut kept = self.build(true, ROWS);
-        let mut tried = self.build(true, 1);
+    fn one_by_one(&self, records: &[&RawValue], state: &mut State) -> Result<(Build<'_>, Vec<Rejected>), PageError> {
+        let mut kept = self.build(&state.hint, true, ROWS);
+        // One row is made to be thrown away.
+        let one = || self.build(&Hint::default(), true, 1);
+        let mut tried = one();
         let mut rejected = Vec::new();
         let mut reject =
             |why, record: &RawValue| rejected.push(Rejected { why, raw: record.get().as_bytes().to_vec() });
@@ -416,11 +480,11 @@ impl Decoder {
                 reject(RejectReason::NotAnObject, record);
                 continue;
             }
-            let keyed = contents.as_mut().and_then(|c| c.keyed(record.get()));
+            let keyed = state.contents.as_mut().and_then(|c| c.keyed(record.get()));
             let text = keyed.as_deref().unwrap_or(record.get());
             if page::record(text, &mut tried).is_err() {
                 reject(tried.ctx.refused.unwrap_or(RejectReason::Undecodable), record);
-                tried = self.build(true, 1);
+                tried = one();
                 continue;
             }
             if page::record(text, &mut kept).is_err() {
@@ -428,19 +492,19 @@ impl Decoder {
                 return Err(PageError::NotAPage { what: "a record was read in two ways".to_owned() });
             }
         }
-        self.finish(kept, envelope, rejected, parent)
+        Ok((kept, rejected))
     }
 
+    /// The rows of those pages, without what an error left behind them.
     fn finish(
         &self,
         build: Build<'_>,
-        envelope: Envelope,
-        rejected: Vec<Rejected>,
+        pages: Vec<Vec<usize>>,
         parent: Option<Parent<'_>>,
-    ) -> Result<Page, PageError> {
+    ) -> Result<(Gathered, Hint), PageError> {
+        let total = |table: usize| pages.iter().filter_map(|p| p.get(table)).sum();
         let Build { rows, mut ctx } = build;
-        let records = rows.len as usize + rejected.len();
-        let (mut extra, mut columns) = arrays(rows).map_err(PageError::Columns)?;
+        let (mut extra, mut columns, own) = arrays(rows, total(0)).map_err(PageError::Columns)?;
         if let Some(parent) = parent {
             let rows = UInt32Array::from(vec![parent.row; extra.len()]);
             for (own, name) in &self.from_parent {
@@ -455,22 +519,113 @@ impl Decoder {
             columns.push(Arc::new(kinds));
         }
         let mut extracted = Vec::with_capacity(self.children.len());
-        for (plan, child) in self.children.iter().zip(ctx.children) {
+        let mut theirs = Vec::with_capacity(self.children.len());
+        for (i, (plan, child)) in self.children.iter().zip(ctx.children).enumerate() {
             let Some(child) = child else { continue };
-            let batch = plan.batch(*child, &columns, &mut ctx.drift).map_err(PageError::Columns)?;
+            let made = plan.batch(*child, total(i + 1), &columns, &mut ctx.drift);
+            let (batch, sizes) = made.map_err(PageError::Columns)?;
             extracted.push((plan.name.clone(), batch));
+            theirs.push(sizes);
         }
         let mut all = vec![extra];
         all.extend(columns);
         let rows = batch(&self.table.schema, all).map_err(PageError::Columns)?;
-        Ok(Page { rows, extracted, records, next: envelope.next, more: envelope.more, rejected, drift: ctx.drift })
+        Ok((Gathered { rows, extracted, pages, drift: ctx.drift }, Hint(own, theirs)))
     }
 }
 
-fn arrays(rows: Rows<'_>) -> Result<(ArrayRef, Vec<ArrayRef>), ArrowError> {
+impl<'d> Gathering<'d> {
+    /// Nothing gathered yet. `hint`: how large the batches of this listing became.
+    #[must_use]
+    pub fn new(decoder: &'d Decoder, hint: Hint) -> Self {
+        let contents =
+            decoder.state.contents.as_ref().map(|c| Contents { source: c.source.clone(), seen: HashMap::new() });
+        let state = State { contents, hint };
+        Self { decoder, state, parent: None, build: None, pages: Vec::new(), whole: Vec::new() }
+    }
+
+    /// Adds the body of a page.
+    ///
+    /// # Errors
+    ///
+    /// [`PageError`] when the body is not a page: it adds nothing then. A bad record is not an error, but in [`Told::rejected`].
+    pub fn page(&mut self, body: &[u8]) -> Result<Told, PageError> {
+        let text = self.decoder.text(body)?;
+        if self.state.contents.is_none() && !self.decoder.names.records.is_empty() {
+            let build = self.build.get_or_insert_with(|| self.decoder.build(&self.state.hint, false, ROWS));
+            let before = build.lengths();
+            match page::fast(&self.decoder.names, text, build) {
+                Ok(Envelope { next, more }) => {
+                    let rows: Vec<usize> = build.lengths().iter().zip(&before).map(|(now, then)| now - then).collect();
+                    let records = rows.first().copied().unwrap_or_default();
+                    self.pages.push(rows);
+                    let drift = std::mem::take(&mut build.ctx.drift);
+                    return Ok(Told { records, next, more, rejected: Vec::new(), drift });
+                }
+                Err(()) => {
+                    build.pad();
+                    self.close()?;
+                }
+            }
+        }
+        self.slow(text)
+    }
+
+    /// Adds a page record by record.
+    fn slow(&mut self, text: &str) -> Result<Told, PageError> {
+        let (Envelope { next, more }, records) = page::split(&self.decoder.names, text)?;
+        self.close()?;
+        let (mut build, rejected) = self.decoder.one_by_one(&records, &mut self.state)?;
+        let drift = std::mem::take(&mut build.ctx.drift);
+        self.pages.push(build.lengths());
+        self.build = Some(build);
+        self.close()?;
+        Ok(Told { records: records.len(), next, more, rejected, drift })
+    }
+
+    /// Rows of the listing's table that were not taken yet.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        let open: usize = self.pages.iter().filter_map(|p| p.first()).sum();
+        open + self.whole.iter().map(|w| w.rows.num_rows()).sum::<usize>()
+    }
+
+    /// Takes what was gathered, and says how large it became.
+    ///
+    /// # Errors
+    ///
+    /// [`PageError::Columns`].
+    pub fn take(&mut self) -> Result<Vec<Gathered>, PageError> {
+        self.close()?;
+        Ok(std::mem::take(&mut self.whole))
+    }
+
+    /// How large the last batch became.
+    #[must_use]
+    pub fn hint(&self) -> Hint {
+        self.state.hint.clone()
+    }
+
+    /// Ends the batch.
+    fn close(&mut self) -> Result<(), PageError> {
+        let (Some(build), pages) = (self.build.take(), std::mem::take(&mut self.pages)) else { return Ok(()) };
+        if !pages.is_empty() {
+            let (gathered, hint) = self.decoder.finish(build, pages, self.parent)?;
+            self.whole.push(gathered);
+            self.state.hint = hint;
+        }
+        Ok(())
+    }
+}
+
+/// `_extra` and the columns of the first `keep` rows.
+fn arrays(rows: Rows<'_>, keep: usize) -> Result<(ArrayRef, Vec<ArrayRef>, Sizes), ArrowError> {
     let mut extra = rows.extra;
-    let columns = rows.fields.cols.into_iter().map(Col::finish).collect::<Result<Vec<_>, _>>()?;
-    Ok((Arc::new(extra.finish()), columns))
+    let mut sizes = Sizes::of(keep);
+    let cut = |column: ArrayRef| if column.len() > keep { column.slice(0, keep) } else { column };
+    let columns = rows.fields.cols.into_iter().map(|c| Ok(cut(c.finish(&mut sizes)?)));
+    let columns = columns.collect::<Result<Vec<_>, ArrowError>>()?;
+    Ok((cut(Arc::new(extra.finish())), columns, sizes))
 }
 
 fn batch(schema: &SchemaRef, columns: Vec<ArrayRef>) -> Result<RecordBatch, ArrowError> {
@@ -481,9 +636,17 @@ fn batch(schema: &SchemaRef, columns: Vec<ArrayRef>) -> Result<RecordBatch, Arro
 
 impl ChildPlan {
     /// The batch of the children, its columns that come from the record filled.
-    fn batch(&self, child: Child<'_>, records: &[ArrayRef], drift: &mut Drift) -> Result<RecordBatch, ArrowError> {
+    fn batch(
+        &self,
+        mut child: Child<'_>,
+        keep: usize,
+        records: &[ArrayRef],
+        drift: &mut Drift,
+    ) -> Result<(RecordBatch, Sizes), ArrowError> {
+        child.parents.truncate(keep);
+        child.kinds.truncate(keep);
         let parents = UInt32Array::from(child.parents);
-        let (mut extra, mut columns) = arrays(child.rows)?;
+        let (mut extra, mut columns, sizes) = arrays(child.rows, keep)?;
         for (own, from) in &self.filled {
             let (Some(column), Some(record)) = (columns.get_mut(*own), records.get(*from)) else { continue };
             let taken = take(record, &parents, None)?;
@@ -494,7 +657,7 @@ impl ChildPlan {
         if self.by_parent {
             all.push(Arc::new(Int8Array::from(child.kinds)));
         }
-        batch(&self.table.schema, all)
+        Ok((batch(&self.table.schema, all)?, sizes))
     }
 }
 

@@ -8,6 +8,10 @@ use serde_json::value::RawValue;
 
 use super::{Build, PageError};
 
+/// Most records of one page. A hundred are asked for, and a listing without pages has some thousands; each takes a cell in
+/// every column, however little it says, so the bytes of a body do not bound what is made of it.
+const MOST_RECORDS: usize = 50_000;
+
 /// The keys of the envelope.
 #[derive(Debug)]
 pub(super) struct Names {
@@ -65,8 +69,7 @@ pub(super) fn split<'t>(names: &Names, text: &'t str) -> Result<(Envelope, Vec<&
         };
     }
     if body.get().starts_with('[') {
-        let records = serde_json::from_str(text).map_err(|e| not_json(&e))?;
-        return Ok((Envelope::default(), records));
+        return Ok((Envelope::default(), elements(text, not_json)?));
     }
     if !body.get().starts_with('{') {
         return not_a_page("it is neither an object nor an array".to_owned());
@@ -97,12 +100,50 @@ pub(super) fn split<'t>(names: &Names, text: &'t str) -> Result<(Envelope, Vec<&
         }
     }
     if raw.get().starts_with('[') {
-        return Ok((envelope, serde_json::from_str(raw.get()).map_err(|e| not_json(&e))?));
+        return Ok((envelope, elements(raw.get(), not_json)?));
     }
     if raw.get().starts_with('{') {
         return Ok((envelope, vec![raw]));
     }
     not_a_page(format!("`{}` is neither an array nor an object", names.path()))
+}
+
+/// The elements of an array, as they are.
+fn elements(array: &str, not_json: impl FnOnce(&serde_json::Error) -> PageError) -> Result<Vec<&RawValue>, PageError> {
+    let mut full = false;
+    let elements = Elements(&mut full).deserialize(&mut serde_json::Deserializer::from_str(array));
+    match elements {
+        Err(_) if full => Err(PageError::NotAPage { what: format!("it holds more than {MOST_RECORDS} records") }),
+        elements => elements.map_err(|e| not_json(&e)),
+    }
+}
+
+/// No more of them than a page may have; says whether there are more.
+struct Elements<'a>(&'a mut bool);
+
+impl<'de> DeserializeSeed<'de> for Elements<'_> {
+    type Value = Vec<&'de RawValue>;
+    fn deserialize<D: Deserializer<'de>>(self, d: D) -> Result<Self::Value, D::Error> {
+        d.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Elements<'_> {
+    type Value = Vec<&'de RawValue>;
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array")
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let mut elements = Vec::new();
+        while let Some(element) = seq.next_element::<&'de RawValue>()? {
+            if elements.len() == MOST_RECORDS {
+                *self.0 = true;
+                return Err(A::Error::custom("too many records"));
+            }
+            elements.push(element);
+        }
+        Ok(elements)
+    }
 }
 
 /// Reads one record into the builders, which an error spoils.
@@ -300,7 +341,13 @@ impl<'de> Visitor<'de> for RecordsSeed<'_, '_> {
         f.write_str("records")
     }
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        while seq.next_element_seed(RecordSeed(self.0))?.is_some() {}
+        let mut records = 0;
+        while seq.next_element_seed(RecordSeed(self.0))?.is_some() {
+            records += 1;
+            if records > MOST_RECORDS {
+                return Err(A::Error::custom("too many records"));
+            }
+        }
         Ok(())
     }
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<(), A::Error> {

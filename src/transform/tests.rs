@@ -49,6 +49,71 @@ fn decode(resource: &Resource, body: &str) -> Page {
     Decoder::new(resource, &[]).page(body.as_bytes()).unwrap()
 }
 
+/// The same, record by record.
+fn decode_slowly(decoder: &Decoder, body: &str) -> Page {
+    let mut gathering = Gathering::new(decoder, Hint::default());
+    let Told { records, next, more, rejected, mut drift } = gathering.slow(body).unwrap();
+    let Gathered { rows, extracted, drift: more_drift, .. } = gathering.take().unwrap().remove(0);
+    drift.merge(more_drift);
+    Page { rows, extracted, records, next, more, rejected, drift }
+}
+
+/// Whether pages say the same when they are gathered into batches as when each is alone; one that is no page is read again
+/// by neither.
+fn gathered_as_alone(decoder: &Decoder, bodies: &[&[u8]]) {
+    let mut gathering = Gathering::new(decoder, Hint::default());
+    let (mut alone, mut drift, mut together) = (Vec::new(), Drift::default(), Drift::default());
+    for body in bodies {
+        let mut one = Gathering::new(decoder, Hint::default());
+        let (told, same) = (one.page(body), gathering.page(body));
+        match (told, same) {
+            (Ok(told), Ok(same)) => {
+                assert_eq!((told.records, &told.next, told.more), (same.records, &same.next, same.more));
+                let raws = |t: &Told| t.rejected.iter().map(|r| (r.why, r.raw.clone())).collect::<Vec<_>>();
+                assert_eq!(raws(&told), raws(&same));
+                drift.merge(told.drift);
+                together.merge(same.drift);
+                alone.extend(one.take().unwrap());
+            }
+            (told, same) => assert_eq!(told.unwrap_err().to_string(), same.unwrap_err().to_string()),
+        }
+    }
+    let rows = gathering.rows();
+    let batches = gathering.take().unwrap();
+    assert_eq!(rows, batches.iter().map(|b| b.rows.num_rows()).sum::<usize>());
+    let table = |all: &[Gathered], of: fn(&Gathered) -> Vec<&RecordBatch>| -> Vec<RecordBatch> {
+        let Some(first) = all.first() else { return Vec::new() };
+        let schemas = of(first).iter().map(|b| b.schema()).collect::<Vec<_>>();
+        let each = schemas.iter().enumerate();
+        each.map(|(i, s)| arrow::compute::concat_batches(s, all.iter().map(|g| of(g)[i])).unwrap()).collect()
+    };
+    let of: fn(&Gathered) -> Vec<&RecordBatch> =
+        |g| std::iter::once(&g.rows).chain(g.extracted.iter().map(|(_, b)| b)).collect();
+    assert_eq!(table(&alone, of), table(&batches, of));
+    let pages = |all: &[Gathered]| all.iter().flat_map(|g| g.pages.clone()).collect::<Vec<_>>();
+    assert_eq!(pages(&alone), pages(&batches));
+    alone.into_iter().for_each(|g| drift.merge(g.drift));
+    batches.into_iter().for_each(|g| together.merge(g.drift));
+    assert_eq!(drift, together);
+}
+
+#[test]
+fn a_page_that_fails_in_the_middle_leaves_those_before_it() {
+    let lever = lever();
+    let good = br#"{"data":[{"id":"o1","tags":["a","b"],"applications":[{"id":"a1"},{"id":"a2","posting":"p"}],"createdAt":1},{"id":"o2"}],"next":"t","hasNext":true}"#;
+    // It ends in a list, inside a child, inside an object of a list, and at its key.
+    let rest: &[&[u8]] = &[
+        br#"{"data":[{"id":"o3","tags":["c",{"#,
+        br#"{"data":[{"id":"o3","applications":[{"id":"a3"},{"id":"a4","posting":1.5}],"createdAt":"x"},{"tags":["d"]}]}"#,
+        br#"{"data":[{"id":"o4","urls":{"list":"u","show":1.50}},{"id":"o5","links":["x",1.5,"y"]},{"id":7}]}"#,
+        br#"{"data":[{"id":"o6","applications":[{"id":"a9","createdAt":1,"#,
+    ];
+    for bad in rest {
+        gathered_as_alone(&lever.decoder(), &[good, bad, good, good, bad]);
+    }
+    gathered_as_alone(&lever.decoder(), &[rest[0], rest[1], rest[2], rest[3], good]);
+}
+
 /// A cell as JSON: times in milliseconds, a null as `None`.
 fn cell(array: &ArrayRef, ty: &ColumnType, i: usize) -> Option<Value> {
     if array.is_null(i) {
@@ -347,6 +412,24 @@ fn a_page_takes_the_shapes_that_the_provider_uses() {
         let page = decode(&resource, body);
         assert_eq!((page.rows.num_rows(), page.next.as_deref(), page.more), (rows, next, more), "{body}");
         assert_eq!(page.records, rows + page.rejected.len());
+    }
+}
+
+#[test]
+fn more_records_than_a_page_can_have_are_no_page() {
+    let resource = things();
+    let mut decoder = Decoder::new(&resource, &[]);
+    for (records, fine) in [(50_000, true), (50_001, false)] {
+        // Each costs two bytes of the body, and a cell in every column.
+        for (before, after) in [("{\"data\":[", "]}"), ("[", "]")] {
+            let good = format!("{before}{}{after}", vec![r#"{"id":"a"}"#; records].join(","));
+            assert_eq!(decoder.page(good.as_bytes()).is_ok(), fine, "{records}");
+            let bad = format!("{before}{}{after}", vec!["{}"; records].join(","));
+            match decoder.page(bad.as_bytes()) {
+                Ok(page) => assert!(fine && page.rejected.len() == records),
+                Err(e) => assert!(!fine && e.to_string().contains("more than 50000 records"), "{e}"),
+            }
+        }
     }
 }
 
@@ -708,14 +791,15 @@ proptest! {
     #[test]
     fn both_passes_read_the_same(records in prop::collection::vec(object(&things().columns), 0..4)) {
         let resource = things();
-        let mut decoder = Decoder::new(&resource, &[]);
+        let decoder = Decoder::new(&resource, &[]);
         let body = json!({ "data": records }).to_string();
-        let mut build = decoder.build(false, 4);
-        if let Ok(envelope) = page::fast(&decoder.names, &body, &mut build) {
-            let fast = decoder.finish(build, envelope, Vec::new(), None).unwrap();
-            let slow = decoder.slow(&body, None).unwrap();
+        let mut build = decoder.build(&Hint::default(), false, 4);
+        if page::fast(&decoder.names, &body, &mut build).is_ok() {
+            let (pages, drift) = (vec![build.lengths()], std::mem::take(&mut build.ctx.drift));
+            let fast = decoder.finish(build, pages, None).unwrap().0;
+            let slow = decode_slowly(&decoder, &body);
             prop_assert_eq!(fast.rows, slow.rows);
-            prop_assert_eq!(fast.drift, slow.drift);
+            prop_assert_eq!(drift, slow.drift);
         }
     }
 
@@ -741,7 +825,7 @@ proptest! {
         prop_assert_eq!(page.records, records.len());
         prop_assert_eq!(page.records, page.rows.num_rows() + page.rejected.len());
         let text = std::str::from_utf8(&body).unwrap();
-        let slow = decoder.slow(text, None).unwrap();
+        let slow = decode_slowly(&decoder, text);
         prop_assert_eq!(&page.rows, &slow.rows);
         prop_assert_eq!(&page.extracted, &slow.extracted);
         prop_assert_eq!(&page.drift, &slow.drift);
@@ -752,5 +836,6 @@ proptest! {
         let _ = decoder.page(&spoiled);
         let bare = serde_json::to_vec(&contact).unwrap();
         let _ = decoder.page(&bare);
+        gathered_as_alone(&decoder, &[&body, &body[..at], &body, &spoiled, &bare, &body]);
     }
 }

@@ -564,7 +564,7 @@ async fn orphans(
     all: &mut Gathered,
 ) -> Result<(), SyncError> {
     let provider = &world.config.provider;
-    let lake = Lake { store: world.lake.clone(), tenant: tenant.clone(), scratch: world.config.scratch.clone() };
+    let lake = Lake::new(world.lake.clone(), tenant.clone(), world.config.scratch.clone());
     for resource in provider.resources.iter().filter(|r| r.parent.is_none() && r.is_personal()) {
         let Mode::Extracted { from, field } = &resource.mode else { continue };
         let Some(carrier) = provider.resource(from.as_str()) else { continue };

@@ -14,9 +14,6 @@ import datetime
 import html.parser
 import json
 import pathlib
-import secrets
-import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -31,6 +28,9 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "tests"))
+import driver
+
 CATALOGUE = tomllib.loads((ROOT / "pipelines/lever.toml").read_text())
 RESOURCES = {r["name"]: {**CATALOGUE["defaults"], **r} for r in CATALOGUE["resource"]}
 # What a tenant reads that names nothing.
@@ -40,8 +40,6 @@ TENANTS = {"acme": 1200, "globex": 90}
 PERSONAL = ["opportunities", "applications", "contacts", "opportunities_deleted", "feedback", "files", "file_actions",
             "interviews", "notes", "offers", "panels", "referrals", "resumes", "forms"]
 SYSTEM = {"_synced_at": "timestamp", "_deleted_at": "timestamp", "_row_hash": "int", "_extra": "text"}
-SECRET = "sandbox-secret"
-WAIT_S = 60
 
 passed, failed = 0, []
 
@@ -179,39 +177,14 @@ def browse(address, form=None):
     """Where a redirect leads, else the body."""
     data = urllib.parse.urlencode(form).encode() if form else None
     try:
-        return None, BROWSER.open(address, data, timeout=WAIT_S).read().decode()
+        return None, BROWSER.open(address, data, timeout=driver.WAIT_S).read().decode()
     except urllib.error.HTTPError as answer:
         if answer.code in (302, 303):
             return answer.headers["location"], ""
         raise
 
 
-class Sandbox:
-    def __init__(self, hirelake, callback, tenants):
-        sizes = [f"--account={name}={n}" for name, n in tenants.items()]
-        command = [hirelake, "sandbox", "--listen=127.0.0.1:0", "--rate=0", f"--redirect-uri={callback}", *sizes]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        first = self.process.stdout.readline()
-        self.url = next((word.rstrip(";") for word in first.split() if word.startswith("http")), None)
-        if not self.url:
-            self.end()
-            raise SystemExit(f"the sandbox did not start: {first!r}")
-
-    def end(self):
-        self.process.terminate()
-        try:
-            self.process.wait(WAIT_S)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-
-    def dump(self, account, resource):
-        return json.loads(browse(f"{self.url}/_control/dump/{account}/{resource}")[1])["data"]
-
-    def do(self, op, **arguments):
-        body = json.dumps({"op": op, **arguments}).encode()
-        request = urllib.request.Request(f"{self.url}/_control", body, {"content-type": "application/json"})
-        return json.loads(BROWSER.open(request, timeout=WAIT_S).read())["result"]
-
+class Sandbox(driver.Sandbox):
     def truth(self, account, name):
         resource = RESOURCES[name]
         if name in ("applications", "contacts"):
@@ -226,40 +199,11 @@ class Sandbox:
         return {key(resource, row): sent(resource, row) for row in rows}
 
 
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
 def configure(folder, url, callback, resources=None):
-    (folder / "vault.key").touch(mode=0o600)
-    (folder / "vault.key").write_text(secrets.token_hex(32))
-    (folder / "client.secret").write_text(SECRET)
-    path = folder / "hirelake.toml"
-    path.write_text(f"""
-lake = "lake"
-state = "state"
-[vault]
-key = {{ file = "vault.key" }}
-[apps.main]
-environment = "sandbox"
-client_id = "sandbox-client"
-client_secret = {{ file = {json.dumps(str(folder / "client.secret"))} }}
-redirect_uris = ["{callback}"]
-api_base = "{url}/v1"
-authorize = "{url}/authorize"
-token = "{url}/oauth/token"
-revoke = "{url}/oauth/revoke"
-audience = "{url}/v1/"
-[defaults]
-rate = {{ per_second = 1000.0, burst = 1000 }}
-{f"resources = {json.dumps(resources)}" if resources else ""}
-[sync]
-safety_lag = "1s"
-overlap = "10s"
-""")
-    return path
+    named = f"resources = {json.dumps(resources)}" if resources else ""
+    defaults = f"rate = {{ per_second = 1000.0, burst = 1000 }}\n{named}"
+    sync = 'safety_lag = "1s"\noverlap = "10s"'
+    return driver.configure(folder, url, defaults, sync=sync, redirect_uris=[callback])
 
 
 def connect(hirelake, config, url, tenant, by_form):
@@ -285,7 +229,7 @@ def connect(hirelake, config, url, tenant, by_form):
                 if attempt == 49:
                     raise
                 time.sleep(0.1)
-        out, err = process.communicate(timeout=WAIT_S)
+        out, err = process.communicate(timeout=driver.WAIT_S)
         equal(f"connect {tenant}: exit code", (process.returncode, err if process.returncode else ""), (0, ""))
         check(f"connect {tenant}: says so", "is connected" in out, out)
     finally:
@@ -425,8 +369,8 @@ def deleted(lake, story, feeds):
 
 
 def run(hirelake, folder):
-    callback = f"http://127.0.0.1:{free_port()}/callback"
-    sandbox = Sandbox(hirelake, callback, TENANTS)
+    callback = f"http://127.0.0.1:{driver.free_port()}/callback"
+    sandbox = Sandbox(hirelake, TENANTS, f"--redirect-uri={callback}")
     try:
         config = configure(folder, sandbox.url, callback)
         lake = folder / "lake"
@@ -552,8 +496,8 @@ def somebody(lake, people, taken):
 
 
 def erasure(hirelake, folder):
-    callback = f"http://127.0.0.1:{free_port()}/callback"
-    sandbox = Sandbox(hirelake, callback, {"acme": 80})
+    callback = f"http://127.0.0.1:{driver.free_port()}/callback"
+    sandbox = Sandbox(hirelake, {"acme": 80}, f"--redirect-uri={callback}")
     try:
         folder.mkdir()
         config = configure(folder, sandbox.url, callback, PERSONAL)
@@ -566,7 +510,7 @@ def erasure(hirelake, folder):
 
         def verify(story, exit_code, *arguments, stdin=None):
             command = [hirelake, f"--config={config}", "verify", "acme", *arguments]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S, input=stdin)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=driver.WAIT_S, input=stdin)
             equal(f"{story}: verify {arguments[:1]} exits", (done.returncode, done.stdout if done.returncode != exit_code else ""), (exit_code, ""))
             return done.stdout + done.stderr
 
@@ -601,8 +545,7 @@ def main():
     hirelake, folder = str(pathlib.Path(sys.argv[1]).resolve()), pathlib.Path(sys.argv[2]).resolve()
     if not pathlib.Path(hirelake).is_file():
         raise SystemExit(f"there is no {hirelake}: build it first")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    driver.fresh(folder)
     started = time.monotonic()
     run(hirelake, folder)
     erasure(hirelake, folder / "erasure")

@@ -72,7 +72,7 @@ fn a_mistake_in_the_configuration_is_named_with_its_place() {
         "[partitions]\nuser = \"none\"\n",
         "catalog = \"nowhere\"\n",
     ]), @r#"
-    DIR/hirelake.toml:1:1: unknown field `laek`, expected one of `lake`, `state`, `scratch`, `catalog`, `vault`, `apps`, `defaults`, `tenants`, `partitions`, `sync`, `connect`, `keepalive`
+    DIR/hirelake.toml:1:1: unknown field `laek`, expected one of `lake`, `state`, `store`, `scratch`, `catalog`, `vault`, `apps`, `defaults`, `tenants`, `partitions`, `sync`, `connect`, `keepalive`
     hint: did you mean `lake`?
     DIR/hirelake.toml:1:8: key `lake`: invalid type: integer `3`, expected a string
     hint: `hirelake init --print` shows every key with its meaning
@@ -358,7 +358,7 @@ fn a_variable_that_says_nothing_is_refused() {
         }
     }
     insta::assert_snapshot!(said, @r#"
-    HIRELAKE_LAEK: unknown field `laek`, expected one of `lake`, `state`, `scratch`, `catalog`, `vault`, `apps`, `defaults`, `tenants`, `partitions`, `sync`, `connect`, `keepalive`
+    HIRELAKE_LAEK: unknown field `laek`, expected one of `lake`, `state`, `store`, `scratch`, `catalog`, `vault`, `apps`, `defaults`, `tenants`, `partitions`, `sync`, `connect`, `keepalive`
     hint: did you mean `lake`?
     HIRELAKE_SYNC__TENANTS_AT_ONCE: invalid type: a string, expected a whole number
     hint: correct or unset the variable; `hirelake init --print` shows every key
@@ -474,7 +474,7 @@ async fn a_full_disk_ends_with_7_and_the_next_run_resumes() {
     let report = sync::run(&full, &only).await.unwrap();
     assert_eq!(report.code, ExitCode::Storage, "{}", told(&bench, &report));
     insta::assert_snapshot!(told(&bench, &report), @"
-    error: acme/users: lever/users (tenant=acme/data.parquet): cannot put a partition's new file in place: replace lever/users/tenant=acme/data.parquet in DIR/lake failed: Generic LocalFileSystem error: no storage space
+    error: acme/users: lever/users (tenant=acme/data.parquet): cannot put a partition's new file in place: replace lever/users/tenant=acme/data.parquet in DIR/lake failed: no storage space
     hint: the disk is full; what was committed before is safe: free some space and run again, it resumes
     ");
     assert!(bench.files().is_empty());
@@ -517,8 +517,8 @@ async fn a_denied_store_says_so_and_ends_with_7() {
     let report = sync::run(&denied, &only).await.unwrap();
     assert_eq!(report.code, ExitCode::Storage);
     insta::assert_snapshot!(told(&bench, &report), @"
-    error: acme/users: lever/users (tenant=acme/data.parquet): cannot put a partition's new file in place: replace lever/users/tenant=acme/data.parquet in DIR/lake failed: The operation lacked the necessary privileges to complete for path lever/users/tenant=acme/data.parquet: AccessDenied
-    hint: the store denied it; check the credentials and their permissions
+    error: acme/users: lever/users (tenant=acme/data.parquet): cannot put a partition's new file in place: replace lever/users/tenant=acme/data.parquet in DIR/lake failed: AccessDenied
+    hint: these credentials may not write there; docs/storage.md has the permissions that a run needs
     ");
 
     // A file stands where the folder is due.

@@ -661,18 +661,18 @@ async fn a_store_that_cannot_be_relied_on_is_refused_with_the_reason() {
       hint: use another store: a local folder, or one that honours conditional writes and lists what was just written; on this one two runs would write over each other
     IgnoresVersions exit 7
     FAILED lake memory://: at "not a stale one": the store memory:// cannot be relied on: it ignores that an object may be replaced only in the version that was read
-      hint: use another store: a local folder, or one that honours conditional writes and lists what was just written; on this one two runs would write over each other
+      hint: use another store: a local folder, or one that honours conditional writes. For a lake (never for the state) `without_conditional_replace = true` in [store.lake] accepts it: then the leases alone keep two runs apart
     RefusesVersions exit 7
     FAILED lake memory://: at "replace the version read": the store memory:// cannot be relied on: it refuses to replace an object by the very version that it gave for it
-      hint: use another store: a local folder, or one that honours conditional writes and lists what was just written; on this one two runs would write over each other
+      hint: use another store: a local folder, or one that honours conditional writes. For a lake (never for the state) `without_conditional_replace = true` in [store.lake] accepts it: then the leases alone keep two runs apart
     LooksFirst exit 7
-    FAILED lake memory://: at "one winner of a race": the store memory:// cannot be relied on: of several that create one object at once it lets more than one win
+    FAILED lake memory://: at "one winner of a race": the store memory:// cannot be relied on: of several that create one object at once not exactly one wins
       hint: use another store: a local folder, or one that honours conditional writes and lists what was just written; on this one two runs would write over each other
     ReadOnly exit 7
-    FAILED lake memory://: at "create": create probes/ID/made in memory:// failed: The operation lacked the necessary privileges to complete for path probes/ID/made: the host says no
-      hint: the store denied it; check the credentials and their permissions
+    FAILED lake memory://: at "create": create probes/ID/made in memory:// failed: the host says no
+      hint: these credentials may not write there; docs/storage.md has the permissions that a run needs
     Full exit 7
-    FAILED lake memory://: at "create": create probes/ID/made in memory:// failed: Generic test error: no storage space
+    FAILED lake memory://: at "create": create probes/ID/made in memory:// failed: no storage space
       hint: the disk is full; what was committed before is safe: free some space and run again, it resumes
     ListsLate exit 7
     FAILED lake memory://: at "list": the store memory:// cannot be relied on: a listing lacks what was just written
@@ -695,8 +695,8 @@ async fn a_file_where_a_folder_should_be_is_told_beside_all_else() {
     FAILED lake DIR/file: make folder DIR/file failed: File exists (os error 17)
       hint: what was committed before is safe; when the cause is mended run again, it resumes
     exit 7
-    FAILED state ftp://…: "ftp://…" is not a usable store: no store of the kind `ftp` is built into this version
-      hint: use a local path or a file:// URL
+    FAILED state ftp://…: "ftp://…" is not a usable store: no store of the kind `ftp` is built in
+      hint: use a path, file://, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX
     "#);
 }
 
@@ -762,7 +762,7 @@ async fn the_command_ends_with_the_verdict() {
     assert_eq!((code(&broken), err(&broken).as_str()), (2, ""));
     insta::assert_snapshot!(out(&broken).lines().map(str::trim_end).collect::<Vec<_>>().join("\n"), @"
              check   of             found
-     FAILED  config  configuration  hirelake.toml:1:1: unknown field `laek`, expected one of `lake`, `state`, `scratch`, `catalog`, `vault`, `apps`, `defaults`, `tenants`, `partitions`, `sync`, `connect`, `keepalive`
+     FAILED  config  configuration  hirelake.toml:1:1: unknown field `laek`, expected one of `lake`, `state`, `store`, `scratch`, `catalog`, `vault`, `apps`, `defaults`, `tenants`, `partitions`, `sync`, `connect`, `keepalive`
 
     config configuration
     hint: did you mean `lake`?

@@ -20,7 +20,8 @@ use hirelake::state::State;
 use hirelake::sync::{self, Options, World};
 use serde_json::{Map, Value, json};
 
-use crate::program::{search_every_log, search_files};
+use crate::program::{assert_no_secret, search_every_log, search_files};
+use crate::real;
 
 /// The client that every test's app is.
 pub const CLIENT: &str = "test-client";
@@ -107,7 +108,7 @@ impl Setup {
         let second = if self.second { app("second", SECOND_CLIENT, &sandbox.url(), dir.path()) } else { String::new() };
         write_config(dir.path(), &sandbox.url(), &self.defaults, &format!("{}\n{second}", self.config));
         let config = Config::load_with(Some(&dir.path().join("hirelake.toml")), std::iter::empty()).unwrap();
-        let world = World::open(Arc::new(config), clock).unwrap();
+        let world = real::open(Arc::new(config), clock);
         Bench { control: sandbox.control(), sandbox, world, dir }
     }
 }
@@ -125,9 +126,13 @@ pub fn write_config(dir: &Path, url: &str, defaults: &str, sync: &str) -> PathBu
     std::fs::write(dir.join("client.secret"), CLIENT_SECRET).unwrap();
     let main = app("main", CLIENT, url, dir);
     let path = dir.join("hirelake.toml");
+    let (lake, state) = match real::url() {
+        None => ("lake".to_owned(), "state".to_owned()),
+        Some(_) => (real::place(dir, "lake"), real::place(dir, "state")),
+    };
     let text = format!(
-        r#"lake = "lake"
-state = "state"
+        r#"lake = "{lake}"
+state = "{state}"
 [vault]
 key = {{ file = "vault.key" }}
 {main}[defaults]
@@ -168,6 +173,11 @@ impl Drop for Bench {
     fn drop(&mut self) {
         if !std::thread::panicking() {
             search_files(&self.dir.path().join("state"));
+            if real::url().is_some() {
+                for (path, (bytes, _)) in real::objects(&self.world.state) {
+                    assert_no_secret(&path.display().to_string(), &bytes);
+                }
+            }
         }
     }
 }
@@ -301,6 +311,9 @@ impl Bench {
 
     /// Every file of the lake with its bytes, staging left out.
     pub fn files(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+        if real::url().is_some() {
+            return real::objects(&self.world.lake).into_iter().map(|(path, (bytes, _))| (path, bytes)).collect();
+        }
         files(&self.dir.path().join("lake"))
     }
 }

@@ -18,6 +18,7 @@ use hirelake::sync::World;
 use serde_json::{Value, json};
 
 use crate::harness::{Bench, tenant, write_config};
+use crate::real;
 
 /// A row as text by column, nulls left out.
 pub type Row = BTreeMap<String, String>;
@@ -151,15 +152,15 @@ impl Bench {
         let path = write_config(self.dir.path(), &self.sandbox.url(), defaults, sync);
         let env: Vec<_> = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let config = Config::load_with(Some(&path), env.into_iter()).unwrap();
-        self.world = World::open(Arc::new(config), self.world.clock).unwrap();
+        self.world = real::open(Arc::new(config), self.world.clock);
     }
 
     /// A world over another pair of folders, with the same configuration otherwise.
     pub fn elsewhere(&self, folder: &Path) -> World {
         let mut config = (*self.world.config).clone();
-        config.lake = folder.join("lake").to_str().unwrap().to_owned();
-        config.state = folder.join("state").to_str().unwrap().to_owned();
-        World::open(Arc::new(config), self.world.clock).unwrap()
+        config.lake = real::place(folder, "lake");
+        config.state = real::place(folder, "state");
+        real::open(Arc::new(config), self.world.clock)
     }
 
     /// Puts lake and state into memory; call it before anything is connected.
@@ -170,6 +171,9 @@ impl Bench {
 
     /// Every file of the lake with its time of writing.
     pub fn file_times(&self) -> BTreeMap<PathBuf, std::time::SystemTime> {
+        if real::url().is_some() {
+            return real::objects(&self.world.lake).into_iter().map(|(path, (_, time))| (path, time)).collect();
+        }
         let lake = self.dir.path().join("lake");
         let time = |p: &Path| std::fs::metadata(lake.join(p)).unwrap().modified().unwrap();
         self.files().into_keys().map(|p| (p.clone(), time(&p))).collect()

@@ -33,12 +33,13 @@ fn rewritten(before: &Files, after: &Files, table: &str) -> BTreeSet<String> {
 
 type Files = std::collections::BTreeMap<std::path::PathBuf, Vec<u8>>;
 
-#[tokio::test(start_paused = true)]
-async fn a_load_of_20_000_is_as_fast_as_the_bucket_and_the_next_run_asks_for_200_changes_only() {
+/// A first load of 20,000 opportunities and these look-ups at that latency: no refusal, hardly a request more than the rows ask
+/// for, and the bucket's own time with a twentieth and three round trips to spare (at a second a page: a quarter).
+async fn load_at(latency_ms: u64, resources: &[&str]) -> Bench {
     let bench = Setup {
         rate: Some(Limit { per_second: 10.0, burst: 20 }),
-        latency: Duration::from_millis(250),
-        defaults: String::new(),
+        latency: Duration::from_millis(latency_ms),
+        defaults: if resources.is_empty() { String::new() } else { format!("resources = {resources:?}") },
         ..Setup::new(20_000)
     }
     .start()
@@ -51,14 +52,32 @@ async fn a_load_of_20_000_is_as_fast_as_the_bucket_and_the_next_run_asks_for_200
     let stats = bench.control.stats();
     let requests: u64 = stats.requests.values().sum();
     let (asked, bucket) = (asked_for(&bench), (requests - 20) as f64 / 10.0);
-    println!(
-        "first sync: {requests} requests, the rows ask for {asked}; {seconds:.2} s, the bucket alone {bucket:.2} s ({:.3}); {} refusals",
-        seconds / bucket,
+    // At a second a page the last windows' own chains are longer than what is left of the bucket's time.
+    let (spare, extra) = if latency_ms < 1000 { (1.05, 10) } else { (1.25, 20) };
+    let most = spare * bucket + 3.0 * latency_ms as f64 / 1000.0;
+    let told = format!(
+        "at {latency_ms} ms: {requests} requests, the rows ask for {asked}; {seconds:.2} s, the bucket alone {bucket:.2} s, at most {most:.2} s; {} refusals",
         stats.refused_429
     );
-    assert_eq!(stats.refused_429, 0);
-    assert!(requests <= asked + 10, "{requests} requests, the rows ask for {asked}");
-    assert!(seconds <= 1.1 * bucket, "{seconds} s, the bucket alone needs {bucket} s");
+    assert_eq!(stats.refused_429, 0, "{told}");
+    assert!(requests <= asked + extra, "{told}");
+    assert!(seconds <= most, "{told}");
+    bench
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_bucket_is_all_that_a_load_waits_for_at_any_latency() {
+    // The fewer listings go beside it, the less of the bucket is used while the first windows show how dense the records are.
+    let few = ["opportunities", "users", "postings", "stages", "archive_reasons", "sources", "tags"];
+    for latency_ms in [5, 100, 250, 1000] {
+        load_at(latency_ms, &few).await;
+        load_at(latency_ms, &[]).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_load_of_20_000_is_as_fast_as_the_bucket_and_the_next_run_asks_for_200_changes_only() {
+    let bench = load_at(250, &[]).await;
 
     // 200 changes, all of them in two of the years.
     let dump = bench.control.dump("acme", "opportunities").unwrap();

@@ -131,3 +131,48 @@ async fn a_stop_begins_no_further_tenant() {
         bench.assert_right(name).await;
     }
 }
+
+/// Tenants of a fleet, so many; every tenth is the provider's problem child.
+const FLEET: usize = 40;
+
+/// When the last of those that are well was done, when `route` fails for every tenth.
+async fn fleet(route: Option<&str>) -> Duration {
+    let names: Vec<String> = (0..FLEET).map(|i| format!("t{i:02}")).collect();
+    let accounts = names.iter().map(|n| AccountSize::new(n, 200)).collect();
+    let rate = Some(hirelake::sandbox::Limit { per_second: 10.0, burst: 20 });
+    let latency = Duration::from_millis(100);
+    let bench = Setup { accounts, rate, latency, defaults: String::new(), ..Setup::default() }.start().await;
+    for name in &names {
+        bench.connect(name).await;
+    }
+    bench.pass(Duration::from_secs(3600)).await;
+    let (ill, well): (Vec<_>, Vec<_>) = names.iter().enumerate().partition(|(i, _)| i % 10 == 5);
+    for (_, name) in ill.iter().filter(|_| route.is_some()) {
+        let action = Action::Status { code: 503, body: None, retry_after: None };
+        let route = route.unwrap_or_default().into();
+        bench.control.fault(Fault { route, account: Some((*name).clone()), skip: 0, times: 0, action });
+    }
+    let report = bench.sync_with(Options::default()).await;
+    let mut all = Duration::ZERO;
+    for (_, name) in &well {
+        assert!(
+            report.tenants[&tenant(name)].failures.is_empty(),
+            "{name}: {:?}",
+            report.tenants[&tenant(name)].failures
+        );
+        all = all.max(took(&bench, name, report.started).await);
+    }
+    for (_, name) in &ill {
+        assert_eq!(report.tenants[&tenant(name)].failures.is_empty(), route.is_none(), "{name}");
+    }
+    all
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tenth_of_the_tenants_failing_hardly_slows_the_others() {
+    let without = fleet(None).await;
+    for route in ["GET /v1/", "POST /oauth/token", "GET /v1/opportunities"] {
+        let with = fleet(Some(route)).await;
+        assert!(with.as_secs_f64() < 1.05 * without.as_secs_f64(), "{route} fails: {with:?}, without {without:?}");
+    }
+}

@@ -25,6 +25,9 @@ import urllib.parse
 import urllib.request
 
 HERE = pathlib.Path(__file__).resolve().parent
+sys.path.append(str(HERE.parent))
+from driver import configure, free_port, fresh
+
 # What is registered: the least that the resources need, as the binary itself computes it.
 SCOPES = subprocess.run(
     [pathlib.Path(sys.argv[1]).resolve(), "catalog", "--scopes"], capture_output=True, text=True, check=True, cwd=HERE
@@ -48,12 +51,6 @@ def check(what, ok, detail=""):
 
 def equal(what, found, expected):
     check(what, found == expected, f"found {found!r}, expected {expected!r}")
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 class Server:
@@ -163,29 +160,8 @@ class Hirelake:
     def __init__(self, binary, folder, token_url, server, callback, **app):
         self.binary, self.folder = binary, folder
         folder.mkdir()
-        for name, text in [("vault.key", secrets.token_hex(32)), ("client.secret", SECRET)]:
-            (folder / name).write_text(text)
-            (folder / name).chmod(0o600)
-        more = "".join(f"{k} = {json.dumps(v)}\n" for k, v in app.items())
-        (folder / "hirelake.toml").write_text(
-            f"""
-lake = "lake"
-state = "state"
-[vault]
-key = {{ file = "vault.key" }}
-[apps.main]
-environment   = "sandbox"
-client_id     = "{CLIENT}"
-client_secret = {{ file = "client.secret" }}
-redirect_uris = ["{callback}"]
-api_base      = "{server.url}/v1"
-authorize     = "{server.url}/authorize"
-token         = "{token_url}/oauth/token"
-revoke        = "{server.url}/oauth/revoke"
-audience      = "{server.url}/v1/"
-{more}
-"""
-        )
+        at_server = {"client_id": CLIENT, "redirect_uris": [callback], "token": f"{token_url}/oauth/token"}
+        configure(folder, server.url, secret=SECRET, **at_server, **app)
         self.said = ""
 
     def command(self, *args):
@@ -260,8 +236,7 @@ def expire():
 
 
 def main(binary, folder):
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    fresh(folder)
     callback = f"http://127.0.0.1:{free_port()}/callback"
     server = Server(folder, callback)
     proxy = LossyProxy(server.port)

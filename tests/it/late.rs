@@ -1,0 +1,174 @@
+//! A run that lost its hold on the tenant and wrote all the same, on a store that could not refuse it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hirelake::report::Report;
+use hirelake::store::{MULTIPART_ABOVE, Store, StoreError, UploadId};
+use hirelake::verify;
+use object_store::path::Path;
+use object_store::{Attributes, GetOptions, ObjectStore, ObjectStoreExt as _, PutOptions};
+
+use crate::harness::{Bench, Setup, tenant};
+
+const TABLES: [&str; 6] = ["opportunities", "applications", "contacts", "notes", "users", "postings"];
+
+/// A bench whose lake and state are as on the network, and the lake's own store below.
+async fn away() -> (Bench, Arc<dyn ObjectStore>) {
+    away_above(MULTIPART_ABOVE).await
+}
+
+/// The same, where files above so many bytes go in parts.
+async fn away_above(bytes: u64) -> (Bench, Arc<dyn ObjectStore>) {
+    let mut setup = Setup::new(60);
+    setup.accounts[0].years = 3;
+    let mut tables = TABLES.map(|t| format!("{t:?}")).join(", ");
+    tables += r#", "opportunities_deleted""#;
+    setup.defaults += &format!("\nresources = [{tables}]");
+    let mut bench = setup.start().await;
+    let mut below = None;
+    bench.world.state = Store::memory();
+    bench.world.lake = Store::memory_with(bytes).wrapped(|inner| {
+        below = Some(inner.clone());
+        inner
+    });
+    bench.connect("acme").await;
+    (bench, below.unwrap())
+}
+
+/// A file as it is, with what its metadata says.
+async fn taken(lake: &Arc<dyn ObjectStore>, path: &Path) -> (bytes::Bytes, Attributes) {
+    let got = lake.get_opts(path, GetOptions::default()).await.unwrap();
+    let attributes = got.attributes.clone();
+    (got.bytes().await.unwrap(), attributes)
+}
+
+async fn files(bench: &Bench) -> Vec<Path> {
+    let listed = bench.world.lake.list(&Path::from("lever")).await.unwrap();
+    listed.into_iter().map(|e| e.path).collect()
+}
+
+fn equal(bench: &Bench, found: &std::collections::BTreeMap<String, serde_json::Value>, table: &str) {
+    assert_eq!(found, &bench.truth("acme", table), "{table}");
+}
+
+fn late(report: &Report) -> Vec<&String> {
+    report.tenants.values().flat_map(|t| &t.notes).filter(|n| n.contains("had lost its hold")).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_late_run_wrote_over_is_read_again_and_the_dead_stay_dead() {
+    let (bench, below) = away().await;
+    bench.sync().await;
+    let mut old = Vec::new();
+    for path in files(&bench).await {
+        let (body, attributes) = taken(&below, &path).await;
+        old.push((path, body, attributes));
+    }
+    let all = bench.control.dump("acme", "opportunities").unwrap();
+    let id = |n: usize| all[n]["id"].as_str().unwrap();
+    bench.control.edit("acme", 12, 5);
+    bench.control.add("acme", 6);
+    for n in 0..3 {
+        assert!(bench.control.delete_opportunity("acme", id(n)));
+    }
+    bench.control.anonymize("acme", id(7));
+    bench.control.add_user("acme");
+    bench.pass(Duration::from_secs(86_400)).await;
+    assert!(late(&bench.sync().await).is_empty());
+
+    // All that the first run had put there comes once more, after everything.
+    for (path, body, attributes) in old {
+        let options = PutOptions { attributes, ..PutOptions::default() };
+        below.put_opts(&path, body.into(), options).await.unwrap();
+    }
+    bench.pass(Duration::from_secs(600)).await;
+    let mended = bench.sync().await;
+    assert!(
+        late(&mended).len() >= 4,
+        "{:?}",
+        mended.tenants["acme".parse::<hirelake::names::Tenant>().as_ref().unwrap()].notes
+    );
+    bench.pass(Duration::from_secs(600)).await;
+    assert!(late(&bench.sync().await).is_empty(), "it is mended once and for all");
+    for table in TABLES {
+        equal(&bench, &bench.living("acme", table).await, table);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_is_gone_is_read_again() {
+    let (bench, below) = away().await;
+    bench.sync().await;
+    for path in files(&bench).await {
+        if ["/opportunities/", "/notes/"].iter().any(|t| path.as_ref().contains(t)) {
+            below.delete(&path).await.unwrap();
+        }
+    }
+    bench.pass(Duration::from_secs(600)).await;
+    assert_eq!(late(&bench.sync().await).len(), 2);
+    for table in TABLES {
+        equal(&bench, &bench.living("acme", table).await, table);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_whose_commit_did_not_come_any_more_is_no_late_one() {
+    let (bench, _) = away().await;
+    bench.sync().await;
+    bench.control.edit("acme", 12, 5);
+    bench.pass(Duration::from_secs(3600)).await;
+    bench.sync().await;
+    // As a run leaves it that ends between its files and their commits.
+    for table in ["opportunities", "notes"] {
+        let line = Path::from(format!("commits/acme/{table}"));
+        let mut entries = bench.world.state.list(&line).await.unwrap();
+        entries.sort_by(|a, b| a.path.cmp(&b.path));
+        bench.world.state.remove(&entries[0].path).await.unwrap();
+    }
+    bench.pass(Duration::from_secs(3600)).await;
+    let report = bench.sync().await;
+    assert!(late(&report).is_empty());
+    let requests = report.tenants[&tenant("acme")].requests;
+    assert!(requests < 60, "{requests} requests: it was read anew");
+    for table in TABLES {
+        equal(&bench, &bench.living("acme", table).await, table);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lake_whose_files_all_go_in_parts_is_right_and_leaves_no_upload() {
+    let (bench, _) = away_above(0).await;
+    bench.sync().await;
+    bench.control.edit("acme", 12, 5);
+    bench.control.add_user("acme");
+    bench.pass(Duration::from_secs(3600)).await;
+    bench.sync().await;
+    for table in TABLES {
+        equal(&bench, &bench.living("acme", table).await, table);
+    }
+    assert!(bench.state().uploads(&tenant("acme")).await.unwrap().is_empty());
+
+    // What a killed run leaves, here and in a bucket that nobody uses any more.
+    let mut staged = bench.world.lake.stage().unwrap();
+    std::io::Write::write_all(staged.file(), b"late").unwrap();
+    let begun = async |_: &UploadId| Ok::<_, StoreError>(());
+    let ready = bench.world.lake.prepare(&Path::from("late"), staged, None, begun).await.unwrap();
+    let ours = ready.upload().unwrap().clone();
+    let theirs = UploadId { store: "s3://former/lake".into(), ..ours.clone() };
+    for (n, upload) in [ours, theirs].iter().enumerate() {
+        let note = serde_json::to_vec(upload).unwrap();
+        bench.world.state.create(&Path::from(format!("uploads/acme/{n}.json")), note.into()).await.unwrap();
+    }
+    let told = async || {
+        let options = verify::Options::default();
+        let verdict = verify::run(&bench.world, &tenant("acme"), &options).await.unwrap();
+        verdict.notes.iter().filter(|n| n.contains("unfinished upload")).cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(told().await.len(), 2);
+    bench.pass(Duration::from_secs(600)).await;
+    bench.sync().await;
+    let left = told().await;
+    assert!(bench.world.lake.complete(ready).await.is_err(), "what was ended can be completed");
+    assert!(left.len() == 1 && left[0].contains("s3://former/lake, which is no longer configured"), "{left:?}");
+}
