@@ -7,6 +7,7 @@ mod catalog;
 mod check;
 mod connect;
 mod disconnect;
+mod heap;
 mod keepalive;
 mod registration;
 mod sandbox;
@@ -201,6 +202,10 @@ pub fn failure(error: &CliError) -> Failure {
 /// [`CliError`], when the command could not be done; what happened to a tenant is in its exit code.
 pub fn run(args: Args) -> Result<ExitCode, CliError> {
     logging(&args);
+    // Those that hold rows; the others are done sooner than they would start again.
+    if matches!(args.command, Command::Sync(_) | Command::Verify(_) | Command::Relay { .. } | Command::Demo { .. }) {
+        heap::settle();
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|source| CliError::Io {
         what: "starting".into(),
         hint: "the machine is out of threads or files",

@@ -325,6 +325,17 @@ async fn every_log_line_is_an_object_when_asked_for_json() {
     assert_eq!((&summary["code"], &summary["failed"][0]), (&"partial".into(), &"acme".into()));
 }
 
+/// Waits until opportunities are asked for.
+async fn has_asked(bench: &Bench) {
+    for _ in 0..100 {
+        if bench.control.stats().requests.contains_key("GET /v1/opportunities") {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("the sync did not begin");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_terminated_sync_ends_with_6_and_the_next_one_completes() {
     let bench = connected(60).await;
@@ -332,12 +343,7 @@ async fn a_terminated_sync_ends_with_6_and_the_next_one_completes() {
     bench.control.fault(fault("GET /v1/opportunities$", 0, 0, Action::Delay { ms: 8_000 }));
     let child = program(bench.dir.path(), &["sync"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let pid = child.id().to_string();
-    let mut waited = 0;
-    while !bench.control.stats().requests.contains_key("GET /v1/opportunities") {
-        assert!(waited < 100, "the sync did not begin");
-        waited += 1;
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    has_asked(&bench).await;
     let began = Instant::now();
     assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
     let ended = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap();
@@ -352,17 +358,45 @@ async fn a_terminated_sync_ends_with_6_and_the_next_one_completes() {
     bench.assert_right("acme").await;
 }
 
+/// glibc reads it before a program starts.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sync_has_few_heaps_unless_somebody_set_them() {
+    let cases = [
+        (None, "GLIBC_TUNABLES=glibc.malloc.arena_max="),
+        (Some(("GLIBC_TUNABLES", "glibc.rtld.nns=8")), "GLIBC_TUNABLES=glibc.rtld.nns=8:glibc.malloc.arena_max="),
+        (Some(("GLIBC_TUNABLES", "glibc.malloc.perturb=1")), "GLIBC_TUNABLES=glibc.malloc.perturb=1:"),
+        (Some(("MALLOC_ARENA_MAX", "3")), "MALLOC_ARENA_MAX=3:"),
+    ];
+    for (given, found) in cases {
+        let bench = connected(5).await;
+        bench.control.fault(fault("GET /v1/opportunities$", 0, 0, Action::Delay { ms: 60_000 }));
+        let mut command = program(bench.dir.path(), &["--log-format", "json", "sync", "--wait", "1m"]);
+        command.env_remove("GLIBC_TUNABLES").stdout(Stdio::null()).stderr(Stdio::null());
+        if let Some((name, value)) = given {
+            command.env(name, value);
+        }
+        let mut child = command.spawn().unwrap();
+        has_asked(&bench).await;
+        let read = |what: &str| std::fs::read_to_string(format!("/proc/{}/{what}", child.id())).unwrap();
+        // glibc itself may put an end behind each of them.
+        let around = read("environ").replace('\0', ":");
+        assert!(around.contains(found), "{given:?}: {around}");
+        assert_eq!(around.contains("arena_max="), found.contains("arena_max="), "{given:?}: {around}");
+        let words = read("cmdline");
+        assert!(words.ends_with("--log-format\0json\0sync\0--wait\x001m\0"), "{words:?}");
+        assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+        let ended = tokio::task::spawn_blocking(move || child.wait().unwrap()).await.unwrap();
+        assert_eq!(ended.code(), Some(6), "{given:?}");
+    }
+}
+
 #[tokio::test]
 async fn of_two_processes_on_one_tenant_one_works_and_the_other_ends_with_5() {
     let bench = connected(60).await;
     bench.control.fault(fault("GET /v1/opportunities$", 0, 1, Action::Delay { ms: 6_000 }));
     let mut first = program(bench.dir.path(), &["sync"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut waited = 0;
-    while !bench.control.stats().requests.contains_key("GET /v1/opportunities") {
-        assert!(waited < 100, "the sync did not begin");
-        waited += 1;
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    has_asked(&bench).await;
     let tokens = bench.control.stats().token_requests;
     let second = run(bench.dir.path(), &["sync"]).await;
     assert_eq!(code(&second), 5, "{}", err(&second));

@@ -49,6 +49,10 @@ impl Program {
         self.command.env(name, value);
         self
     }
+    pub fn env_remove(&mut self, name: impl AsRef<OsStr>) -> &mut Self {
+        self.command.env_remove(name);
+        self
+    }
     pub fn stdin(&mut self, to: Stdio) -> &mut Self {
         self.command.stdin(to);
         self
