@@ -10,7 +10,7 @@ use crate::names::nearest;
 pub enum ScopeError {
     /// More than one application may have.
     #[error(
-        "{count} scopes are needed and {provider} allows {max} for one application\nhint: enable fewer resources, or split them over two apps of one tenant, or one app and an API key: `hirelake catalog --scopes` prints how; needed are {list}"
+        "{count} scopes are needed and {provider} allows {max} for one application\nhint: enable fewer resources, or split them over two apps of one tenant, or one app and an API key: `hirelake catalog --scopes` prints how (a tenant read with a key alone says `api_key = true`); needed are {list}"
     )]
     TooMany {
         /// The provider.

@@ -110,6 +110,7 @@ struct RawApp {
 #[serde(deny_unknown_fields)]
 struct RawTenant {
     app: Option<AppName>,
+    api_key: Option<bool>,
     part_of: Option<Tenant>,
     resources: Option<Vec<ResourceName>>,
     on_delete: Option<OnDelete>,
@@ -258,16 +259,26 @@ impl Source {
 
     fn refused(&self, e: &toml::de::Error) -> ConfigError {
         let at = e.span().and_then(|s| self.text.get(s)).and_then(|t| t.lines().next()).unwrap_or_default().trim();
-        let (mut what, hint) = said(e.message());
+        let (mut what, mut hint) = said(e.message());
         // The header of the section that lacks something; a value could be a secret in the wrong place.
         if what.starts_with("missing field") && at.starts_with('[') {
             what += &format!(" (in `{at}`)");
         } else if let Some(key) = e.span().and_then(|s| self.key_before(s.start)) {
+            (what, hint) = unless_a_key(key, what, hint);
             what = format!("key `{key}`: {what}");
         }
         let hint = hint.unwrap_or_else(|| "`hirelake init --print` shows every key with its meaning".into());
         ConfigError::Invalid { place: self.place(e.span().map(|s| s.start)), what, hint }
     }
+}
+
+/// The key itself in the place of `api_key = true`: a number would be quoted.
+fn unless_a_key(key: &str, what: String, hint: Option<String>) -> (String, Option<String>) {
+    if key == "api_key" && what.starts_with("invalid ") {
+        let hint = "the key itself goes into the vault: `hirelake connect TENANT --api-key-file FILE`";
+        return ("expected true or false".into(), Some(hint.into()));
+    }
+    (what, hint)
 }
 
 /// A mistake in words that hold no value, and the hint that goes with it, where there is one better than the usual.
@@ -388,6 +399,8 @@ fn raw(source: &Source, env: impl Iterator<Item = (String, String)>) -> Result<(
         }
         if let Some(e) = refused {
             let (what, hint) = said(e.message());
+            let last = parts.last().copied().unwrap_or_default().to_lowercase();
+            let (what, hint) = unless_a_key(&last, what, hint);
             return Err(invalid(
                 what,
                 hint.unwrap_or_else(|| "correct or unset the variable; `hirelake init --print` shows every key".into()),
@@ -710,7 +723,7 @@ impl Checker<'_> {
                 let own = &raw[part];
                 let checked = TenantConfig {
                     // Of a part nothing is left to the defaults: without an app it is read with an API key.
-                    app: own.app.clone(),
+                    app: own.app.clone().filter(|_| own.api_key != Some(true)),
                     ..self.tenant(provider, apps, None, &section, own, defaults, names(&of_part))?
                 };
                 if let Some(app) = &checked.app {
@@ -872,8 +885,10 @@ impl Checker<'_> {
             let hint = "set `catalog = \"pipelines\"` (a folder that is there) at the top, or use \"warn\"";
             return Err(self.invalid(section, "schema", what, hint));
         }
+        let (app, hosts) = if own.api_key.or(defaults.api_key) == Some(true) { (None, app) } else { (app, None) };
         Ok(TenantConfig {
             app,
+            hosts,
             part_of: own.part_of.clone(),
             resources,
             resources_named: own.resources.is_some() || defaults.resources.is_some(),

@@ -255,8 +255,10 @@ pub struct App {
 /// What holds for one tenant.
 #[derive(Debug, Clone)]
 pub struct TenantConfig {
-    /// Its app; `None` when several exist and none was named, or there is none (API keys need none).
+    /// Its app; `None` when several exist and none was named, or it is read with an API key, which needs none.
     pub app: Option<AppName>,
+    /// The app at whose hosts it is, where an API key reads it (`api_key`): the app's scopes have nothing to do with it.
+    pub hosts: Option<AppName>,
     /// The tenant whose account it reads a share of: it is synced with that one, and its rows are that one's.
     pub part_of: Option<Tenant>,
     /// The resources that are read with its own grant, in the catalogue's order.
@@ -489,7 +491,11 @@ impl Config {
         name.and_then(|a| self.apps.get(a)).ok_or_else(|| ConfigError::Invalid {
             place: self.path.display().to_string(),
             what: format!("tenant {tenant} has no app"),
-            hint: if self.tenant(tenant).part_of.is_some() {
+            hint: if self.tenant(tenant).hosts.is_some() {
+                format!(
+                    "it is read with an API key: `hirelake connect {tenant} --api-key-file FILE`; or take `api_key = true` out of [tenants.{tenant}] (or [defaults])"
+                )
+            } else if self.tenant(tenant).part_of.is_some() {
                 format!(
                     "a part without an app is read with an API key: `hirelake connect {tenant} --api-key-file FILE`; or say which app in [tenants.{tenant}]"
                 )
@@ -507,7 +513,10 @@ impl Config {
     /// The endpoints for a tenant: its app's, that of the tenant it is a part of, or the production ones.
     #[must_use]
     pub fn endpoints(&self, tenant: &Tenant) -> &Endpoints {
-        let of = |tenant: &Tenant| self.tenant(tenant).app.as_ref().and_then(|a| self.apps.get(a));
+        let of = |tenant: &Tenant| {
+            let of = self.tenant(tenant);
+            of.app.as_ref().or(of.hosts.as_ref()).and_then(|a| self.apps.get(a))
+        };
         let app = of(tenant).or_else(|| of(self.whole(tenant)));
         app.map_or(&self.provider.production, |a| &a.endpoints)
     }

@@ -208,7 +208,7 @@ fn scopes_are_mended_or_refused_and_it_is_said_which() {
     app main: `offline_access` is not among the scopes: added, because without it no refresh token comes back
 
     DIR/hirelake.toml:5:1: app main: 22 scopes are needed and lever allows 20 for one application
-    hint: enable fewer resources, or split them over two apps of one tenant, or one app and an API key: `hirelake catalog --scopes` prints how; needed are offline_access applications:read:admin archive_reasons:read:admin audit_events:read:admin contact:read:admin diversity_surveys:read:admin eeo_responses:read:admin eeo_responses_pii:read:admin feedback:read:admin feedback_templates:read:admin files:read:admin form_templates:read:admin forms:read:admin groups:read:admin interviews:read:admin notes:read:admin offers:read:admin opportunities:read:admin panels:read:admin permissions:read:admin postings:read:admin referrals:read:admin
+    hint: enable fewer resources, or split them over two apps of one tenant, or one app and an API key: `hirelake catalog --scopes` prints how (a tenant read with a key alone says `api_key = true`); needed are offline_access applications:read:admin archive_reasons:read:admin audit_events:read:admin contact:read:admin diversity_surveys:read:admin eeo_responses:read:admin eeo_responses_pii:read:admin feedback:read:admin feedback_templates:read:admin files:read:admin form_templates:read:admin forms:read:admin groups:read:admin interviews:read:admin notes:read:admin offers:read:admin opportunities:read:admin panels:read:admin permissions:read:admin postings:read:admin referrals:read:admin
     ");
 }
 
@@ -264,6 +264,8 @@ fn a_secret_written_into_the_file_is_refused_and_never_shown() {
         "[vault]\nkey = 1234567890\n",
         "vault = \"canary-plain-secret\"\n",
         &format!("{APP}refresh_token = \"canary-plain-secret\"\n"),
+        "[tenants.acme]\napi_key = \"canary-plain-secret\"\n",
+        "[tenants.acme]\napi_key = 1234567890\n",
     ]);
     assert!(!said.contains("canary") && !said.contains("1234567890"), "{said}");
     insta::assert_snapshot!(said, @r#"
@@ -287,13 +289,21 @@ fn a_secret_written_into_the_file_is_refused_and_never_shown() {
     hint: `hirelake init --print` shows every key with its meaning
     DIR/hirelake.toml:5:1: unknown field `refresh_token`, expected one of `title`, `description`, `logo`, `environment`, `client_id`, `client_secret`, `redirect_uris`, `scopes`, `pkce`, `api_base`, `authorize`, `token`, `revoke`, `audience`, `hosts`, `privacy`, `confidential`
     hint: secrets never stand in this file: say in which variable or file they are
+    DIR/hirelake.toml:2:11: key `api_key`: expected true or false
+    hint: the key itself goes into the vault: `hirelake connect TENANT --api-key-file FILE`
+    DIR/hirelake.toml:2:11: key `api_key`: expected true or false
+    hint: the key itself goes into the vault: `hirelake connect TENANT --api-key-file FILE`
     "#);
 
     let dir = tempfile::tempdir().unwrap();
     let mut said = String::new();
-    for name in
-        ["HIRELAKE_APPS__MAIN__CLIENT_SECRET", "HIRELAKE_APPS__MAIN__SECRET", "HIRELAKE_VAULT", "HIRELAKE_VAULT__KEY"]
-    {
+    for name in [
+        "HIRELAKE_APPS__MAIN__CLIENT_SECRET",
+        "HIRELAKE_APPS__MAIN__SECRET",
+        "HIRELAKE_VAULT",
+        "HIRELAKE_VAULT__KEY",
+        "HIRELAKE_TENANTS__ACME__API_KEY",
+    ] {
         said += &format!("{}\n", load(dir.path(), APP, &[(name, "canary-plain-secret")]).unwrap_err());
     }
     assert!(!said.contains("canary"), "{said}");
@@ -306,6 +316,8 @@ fn a_secret_written_into_the_file_is_refused_and_never_shown() {
     hint: correct or unset the variable; `hirelake init --print` shows every key
     HIRELAKE_VAULT__KEY: expected where the secret is: `{ env = "NAME" }`, `{ file = "PATH" }` or `{ command = ["PROGRAM"] }`
     hint: secrets never stand in this file: say in which variable or file they are
+    HIRELAKE_TENANTS__ACME__API_KEY: expected true or false
+    hint: the key itself goes into the vault: `hirelake connect TENANT --api-key-file FILE`
     "#);
 }
 

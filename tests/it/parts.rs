@@ -262,6 +262,27 @@ async fn a_part_may_be_an_api_key() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_api_key_reads_more_than_an_app_may_and_is_no_part_of_any() {
+    let all = split().concat().join(", ");
+    let text = format!("[tenants.acme]\napi_key = true\nresources = [{all}]\n");
+    let bench = Setup { config: text, ..Setup::new(20) }.start().await;
+    let config = &bench.world.config;
+    // The hosts are the app's; its scopes are those of everybody else.
+    assert_eq!(config.endpoints(&tenant("acme")), config.endpoints(&tenant("birch")));
+    assert!(!config.app_scopes(&config.apps["main"]).unwrap().joined().contains("offers"));
+    let error = bench.auth(RunId::new()).invite(&tenant("acme")).unwrap_err();
+    assert_snapshot!(plain(&error.to_string(), bench.dir.path()), @"
+    DIR/hirelake.toml: tenant acme has no app
+    hint: it is read with an API key: `hirelake connect acme --api-key-file FILE`; or take `api_key = true` out of [tenants.acme] (or [defaults])
+    ");
+    let (key, run) = (Secret::new(bench.control.api_key("acme").unwrap()), RunId::new());
+    let lease = std::sync::Arc::new(bench.state().lease(&tenant("acme"), run).await.unwrap());
+    bench.auth(run).seed_api_key(&tenant("acme"), lease, key, false).await.unwrap();
+    bench.sync().await;
+    assert_whole(&bench).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn without_a_section_the_tenant_has_the_defaults_less_what_its_parts_name() {
     let part =
         "[tenants.acme_more]\npart_of = \"acme\"\napp = \"second\"\nresources = [\"tags\", \"sources\", \"notes\"]\n";
@@ -468,7 +489,7 @@ fn scopes_that_are_too_many_come_with_what_fits() {
     let error = load(dir.path(), &text).unwrap_err().to_string();
     assert_snapshot!(plain(&error, dir.path()), @"
     DIR/hirelake.toml: app main: 28 scopes are needed and lever allows 20 for one application
-    hint: enable fewer resources, or split them over two apps of one tenant, or one app and an API key: `hirelake catalog --scopes` prints how; needed are offline_access applications:read:admin archive_reasons:read:admin audit_events:read:admin contact:read:admin diversity_surveys:read:admin eeo_responses:read:admin eeo_responses_pii:read:admin feedback:read:admin feedback_templates:read:admin files:read:admin form_templates:read:admin forms:read:admin interviews:read:admin notes:read:admin offers:read:admin opportunities:read:admin panels:read:admin postings:read:admin referrals:read:admin requisition_fields:read:admin requisitions:read:admin resumes:read:admin sources:read:admin stages:read:admin tags:read:admin users:read:admin webhooks:read:admin
+    hint: enable fewer resources, or split them over two apps of one tenant, or one app and an API key: `hirelake catalog --scopes` prints how (a tenant read with a key alone says `api_key = true`); needed are offline_access applications:read:admin archive_reasons:read:admin audit_events:read:admin contact:read:admin diversity_surveys:read:admin eeo_responses:read:admin eeo_responses_pii:read:admin feedback:read:admin feedback_templates:read:admin files:read:admin form_templates:read:admin forms:read:admin interviews:read:admin notes:read:admin offers:read:admin opportunities:read:admin panels:read:admin postings:read:admin referrals:read:admin requisition_fields:read:admin requisitions:read:admin resumes:read:admin sources:read:admin stages:read:admin tags:read:admin users:read:admin webhooks:read:admin
     ");
     let said = told(&text, &[]);
     assert_snapshot!(said, @r#"
