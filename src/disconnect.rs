@@ -38,6 +38,8 @@ pub struct Erased {
     pub files: u64,
     /// Records that had been kept in quarantine.
     pub quarantined: u64,
+    /// Uploads in parts that could not be ended, so that their parts hold rows still.
+    pub uploads_left: u64,
 }
 
 /// Disconnects a tenant, and erases its part of the lake when `erase` says so. Doing it again is fine.
@@ -145,6 +147,7 @@ async fn erase_all(world: &World, state: &State, tenant: &Tenant, lease: &Lease)
         remove_all(&world.state, &folder, lease).await?;
         world.state.remove_folder(&folder)?;
     }
+    erased.uploads_left = end_uploads(world, state, tenant, lease).await?;
     for folder in folders(world, tenant).await? {
         erased.files += remove_all(&world.lake, &folder, lease).await?;
         world.lake.remove_folder(&folder)?;
@@ -167,6 +170,31 @@ async fn erase_all(world: &World, state: &State, tenant: &Tenant, lease: &Lease)
         }
     }
     Ok(erased)
+}
+
+/// Ends what a killed run was sending in parts: no listing shows them, and nobody will sync the tenant any more. Returns how many
+/// could not be ended.
+async fn end_uploads(world: &World, state: &State, tenant: &Tenant, lease: &Lease) -> Result<u64, SyncError> {
+    let mut left = 0;
+    for (note, upload) in state.uploads(tenant).await? {
+        lease.ensure().await?;
+        let store = [&world.lake, &world.state].into_iter().find(|s| s.url() == upload.store);
+        let Some(store) = store else {
+            left += 1;
+            continue;
+        };
+        if !store.give_up(&upload).await {
+            left += 1;
+            continue;
+        }
+        // Azure cannot end one: it keeps the parts for a week, or until the file is next put in place.
+        let path = Path::from(upload.path.as_str());
+        store.remove(&path).await?;
+        store.create(&path, Vec::new().into()).await?;
+        store.remove(&path).await?;
+        lease.forget_upload(note).await?;
+    }
+    Ok(left)
 }
 
 async fn remove_all(store: &Store, folder: &Path, lease: &Lease) -> Result<u64, SyncError> {
@@ -217,6 +245,13 @@ impl Done {
         let parts = self.parts.iter().map(|part| {
             format!("note: {part}, a part of it, is connected still and read by nobody now\nhint: `hirelake disconnect {part}`")
         });
-        std::iter::once(by_hand).filter(|text| !text.is_empty()).chain(parts).collect()
+        let left = self.erased.map_or(0, |e| e.uploads_left);
+        let uploads = (left > 0).then(|| {
+            format!(
+                "note: uploads in parts that a killed run left and that could not be ended, so that their parts hold rows of the tenant still: {left}\nhint: `hirelake verify {}` names them; run this again, or end them in the bucket by hand",
+                self.tenant
+            )
+        });
+        std::iter::once(by_hand).filter(|text| !text.is_empty()).chain(uploads).chain(parts).collect()
     }
 }

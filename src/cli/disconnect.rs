@@ -40,7 +40,9 @@ pub(super) async fn disconnect(world: &World, args: Disconnect) -> Result<ExitCo
     for text in done.notes() {
         note(&text);
     }
-    print(&done.to_string())
+    let whole = print(&done.to_string())?;
+    // Who asked for an erasure must not take it for done.
+    Ok(if done.erased.is_some_and(|e| e.uploads_left > 0) { ExitCode::Partial } else { whole })
 }
 
 /// Has the tenant's name typed; where nobody can type it, nothing is erased.

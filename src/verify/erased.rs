@@ -66,7 +66,7 @@ impl What {
     fn hint(self) -> &'static str {
         match self {
             Self::Lives | Self::Refers => {
-                "delete or anonymize the person at the provider and sync; if that was done, something else put the rows there: `hirelake sync --full` applies every deletion again"
+                "delete or anonymize the person at the provider, and sync when `safety_lag` (a minute unless set) has passed; if that was done, something else put the rows there: `hirelake sync --full` applies every deletion again"
             }
             Self::Marked => {
                 "`on_delete = \"mark\"` keeps what rows said: set `redact` or `remove`; rows that were marked before stay as they are until `hirelake disconnect TENANT --erase-lake` and a new load, and rows that were redacted before and hold values again were put there by something else"

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt as _;
+use hirelake::disconnect;
 use hirelake::report::Report;
 use hirelake::store::{MULTIPART_ABOVE, Store, StoreError, UploadId};
 use hirelake::verify;
@@ -171,4 +173,38 @@ async fn a_lake_whose_files_all_go_in_parts_is_right_and_leaves_no_upload() {
     let left = told().await;
     assert!(bench.world.lake.complete(ready).await.is_err(), "what was ended can be completed");
     assert!(left.len() == 1 && left[0].contains("s3://former/lake, which is no longer configured"), "{left:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_erased_lake_leaves_no_upload_that_could_be_completed() {
+    let (bench, below) = away_above(0).await;
+    bench.sync().await;
+    // A killed run left one of a file that is there, and one of a file that never was.
+    let mut killed = Vec::new();
+    for path in [files(&bench).await[0].clone(), Path::from("lever/notes/tenant=acme/data.parquet")] {
+        let mut staged = bench.world.lake.stage().unwrap();
+        std::io::Write::write_all(staged.file(), b"rows of a person").unwrap();
+        let begun = async |upload: &UploadId| {
+            let note = Path::from(format!("uploads/acme/{}.json", upload.id.replace('/', "-")));
+            bench.world.state.create(&note, serde_json::to_vec(upload).unwrap().into()).await.map(|_| ())
+        };
+        killed.push(bench.world.lake.prepare(&path, staged, None, begun).await.unwrap());
+    }
+    let former = UploadId { store: "s3://former/lake".into(), ..killed[0].upload().unwrap().clone() };
+    let note = serde_json::to_vec(&former).unwrap();
+    bench.world.state.create(&Path::from("uploads/acme/former.json"), note.into()).await.unwrap();
+    assert_eq!(bench.state().uploads(&tenant("acme")).await.unwrap().len(), 3);
+
+    let done = disconnect::run(&bench.world, &tenant("acme"), true).await.unwrap();
+    assert_eq!(done.erased.unwrap().uploads_left, 1);
+    insta::assert_snapshot!(done.notes().join("\n"), @"
+    note: uploads in parts that a killed run left and that could not be ended, so that their parts hold rows of the tenant still: 1
+    hint: `hirelake verify acme` names them; run this again, or end them in the bucket by hand
+    ");
+    let left = bench.state().uploads(&tenant("acme")).await.unwrap();
+    assert!(left.len() == 1 && left[0].1.store == "s3://former/lake", "{left:?}");
+    for ready in killed {
+        assert!(bench.world.lake.complete(ready).await.is_err(), "what was ended can be completed");
+    }
+    assert!(below.list(None).collect::<Vec<_>>().await.is_empty());
 }
