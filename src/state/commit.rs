@@ -118,6 +118,12 @@ pub struct Commit {
     /// Whether everything was read with confidential records.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub confidential: bool,
+    /// Whether files were replaced by a late run and what is known to be deleted was not yet taken out of them again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unhealed: bool,
+    /// Whether shared things taken out of it (contacts) may be alive that nothing refers to: looked for once the load is done.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub orphans_due: bool,
     /// What a backfill read; informative.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backfilled: Option<Window>,
@@ -142,6 +148,8 @@ impl Commit {
             privacy: BTreeMap::new(),
             privacy_of_load: None,
             confidential: false,
+            unhealed: false,
+            orphans_due: false,
             backfilled: None,
         }
     }

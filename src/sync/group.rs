@@ -1177,10 +1177,12 @@ impl Group {
     }
 
     /// A record may come to refer to another shared thing than before (a contact that was merged into another): the former
-    /// one goes when nothing living refers to it any more. Looked for only when records changed.
+    /// one goes when nothing living refers to it any more. Looked for only when records changed, or a late run brought former
+    /// ones back.
     pub(super) async fn forget_orphans(&mut self) -> Result<(), SyncError> {
         let run = self.run.clone();
-        if self.parts[0].report.updated == 0 || !self.commit.load_done {
+        let due = self.commit.orphans_due;
+        if (self.parts[0].report.updated == 0 && !due) || !self.commit.load_done {
             return Ok(());
         }
         let carrier = self.parts[0].table.clone();
@@ -1205,6 +1207,10 @@ impl Group {
                 let figures = PartitionFigures { rows: m.rows, living: m.living, version: m.version };
                 note(&mut part.partitions, part.table.layout.folder(value), figures);
             }
+            self.commit().await?;
+        }
+        if due {
+            self.commit.orphans_due = false;
             self.commit().await?;
         }
         Ok(())

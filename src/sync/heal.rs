@@ -26,6 +26,9 @@ pub(super) async fn heal(run: &TenantRun) -> Result<Vec<String>, SyncError> {
     if run.lake.store.root().is_some() {
         return Ok(notes);
     }
+    // First that they are read again is durable, for every table, then what needs no reading: that touches other tables, whose
+    // files are then of this run, and look as if they had never been late. A crash in between repeats the second.
+    let mut haunted = Vec::new();
     for resource in &run.config().provider.resources {
         let Some(last) = run.commit_of(&resource.name).await? else { continue };
         if last.body.kind == CommitKind::Erased {
@@ -33,12 +36,11 @@ pub(super) async fn heal(run: &TenantRun) -> Result<Vec<String>, SyncError> {
         }
         let table = run.config().table(resource)?;
         let found = look(run, &table, &last.body).await?;
-        if found.replaced.is_empty() {
+        if found.replaced.is_empty() && !last.body.unhealed {
             continue;
         }
         let late = found.late.len();
         tracing::warn!(tenant = %run.tenant, resource = %resource.name, files = found.replaced.len(), late, "files are not as the newest commit left them");
-        // First that they are read again is durable, then what needs no reading: a crash in between repeats the second.
         if late > 0 {
             reopen(run, resource, &table, last, &found).await?;
             let files = if late == 1 { "1 file was".to_owned() } else { format!("{late} files were") };
@@ -47,7 +49,14 @@ pub(super) async fn heal(run: &TenantRun) -> Result<Vec<String>, SyncError> {
                 resource.name
             ));
         }
+        haunted.push((resource, table));
+    }
+    for (resource, table) in haunted {
         take_out_the_dead(run, resource, &table).await?;
+        if let Some(last) = run.commit_of(&resource.name).await?.filter(|l| l.body.unhealed) {
+            let healed = Commit { run: run.run, unhealed: false, ..last.body };
+            run.state.commits(&run.tenant, &resource.name).append(last.n, healed).await?;
+        }
     }
     Ok(notes)
 }
@@ -112,14 +121,15 @@ async fn reopen(
         // Read with what it is taken out of; whose windows those are is not known here.
         Mode::Extracted { from, .. } => {
             if let Some(parent) = run.commit_of(from).await? {
-                let mut commit = Commit { run: run.run, ..parent.body.clone() };
+                // A deletion of a shared thing stands in no feed.
+                let mut commit = Commit { run: run.run, orphans_due: true, ..parent.body.clone() };
                 uncover(&mut commit, None);
                 run.state.commits(&run.tenant, from).append(parent.n, commit).await?;
             }
         }
         Mode::Full | Mode::Incremental { .. } | Mode::Tombstones { .. } => {}
     }
-    let mut commit = Commit { run: run.run, backfilled: None, ..last.body };
+    let mut commit = Commit { run: run.run, unhealed: true, backfilled: None, ..last.body };
     match &resource.mode {
         Mode::Incremental { load: Some(_), .. } => {
             let spans: Option<Vec<Window>> =
@@ -140,7 +150,9 @@ async fn reopen(
             None => drop(commit.partitions.remove(&folder)),
             Some(now) => {
                 if let Some(figures) = commit.partitions.get_mut(&folder) {
-                    figures.version = Some(now);
+                    // Under the hold that it had: what comes late once more is late again.
+                    let fence = figures.version.as_ref().and_then(|said| said.fence);
+                    figures.version = Some(Version { fence, ..now });
                 }
             }
         }

@@ -393,11 +393,13 @@ struct Failing {
     inner: Arc<dyn ObjectStore>,
     left: Arc<AtomicI64>,
     denied: bool,
+    /// What is always taken begins so.
+    but_for: Option<&'static str>,
 }
 
 impl Failing {
     fn spend(&self, path: &ObjectPath) -> object_store::Result<()> {
-        if self.left.fetch_sub(1, Ordering::SeqCst) > 0 {
+        if self.but_for.is_some_and(|b| path.as_ref().starts_with(b)) || self.left.fetch_sub(1, Ordering::SeqCst) > 0 {
             return Ok(());
         }
         if self.denied {
@@ -461,7 +463,13 @@ impl ObjectStore for Failing {
 
 fn failing(store: &Store, left: &Arc<AtomicI64>, denied: bool) -> Store {
     let left = left.clone();
-    store.clone().wrapped(|inner| Arc::new(Failing { inner, left, denied }))
+    store.clone().wrapped(|inner| Arc::new(Failing { inner, left, denied, but_for: None }))
+}
+
+/// A store that refuses all but so many more writes, leases not counted: the hold of a run that is cut ends.
+pub fn refusing(store: &Store, left: &Arc<AtomicI64>) -> Store {
+    let left = left.clone();
+    store.clone().wrapped(|inner| Arc::new(Failing { inner, left, denied: true, but_for: Some("leases/") }))
 }
 
 fn told(bench: &Bench, report: &Report) -> String {
