@@ -148,6 +148,8 @@ struct Remote {
     parts: Arc<dyn MultipartStore>,
     /// Where the store's own paths begin: parts are not sent through what adds it elsewhere.
     prefix: Path,
+    /// What tells it from another of the same URL.
+    address: String,
     /// Larger files go in parts.
     above: u64,
     /// Whether an object can be replaced in the version that was read, and in no other.
@@ -187,6 +189,7 @@ impl Store {
             let place = Remote {
                 parts: remote.parts,
                 prefix: remote.prefix,
+                address: remote.address,
                 above: options.above(),
                 conditional: !options.without_conditional_replace.unwrap_or(false),
                 storage_class: options.storage_class.clone(),
@@ -243,6 +246,7 @@ impl Store {
         let place = Remote {
             parts: memory.clone(),
             prefix: Path::default(),
+            address: String::new(),
             above,
             conditional: true,
             storage_class: None,
@@ -296,6 +300,21 @@ impl Store {
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// What tells a store on the network from another of the same URL: the endpoint, and Azure's account.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        match &self.place {
+            Place::Remote(remote) => &remote.address,
+            _ => "",
+        }
+    }
+
+    /// Whether an object is replaced only in the version that was read: always, unless the configuration gave that up.
+    #[must_use]
+    pub fn is_conditional(&self) -> bool {
+        !matches!(&self.place, Place::Remote(remote) if !remote.conditional)
     }
 
     /// The folder of a local store.

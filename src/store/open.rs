@@ -152,6 +152,12 @@ impl Options {
         {
             return bad(format!("encryption = {class:?}"), "\"AES256\", \"aws:kms\" or \"aws:kms:dsse\"");
         }
+        if self.kms_key.is_some() && !self.encryption.as_ref().is_some_and(|class| class.starts_with("aws:kms")) {
+            return bad(
+                "`kms_key` encrypts nothing without `encryption`".into(),
+                "write encryption = \"aws:kms\" (or \"aws:kms:dsse\") beside it",
+            );
+        }
         for key in self.options.keys() {
             match kind.option(key) {
                 Known::Setting => {}
@@ -352,6 +358,8 @@ pub(super) struct Remote {
     pub(super) objects: Arc<dyn ObjectStore>,
     pub(super) parts: Arc<dyn MultipartStore>,
     pub(super) prefix: Path,
+    /// What tells it from another of the same URL: the endpoint, and Azure's account. No secret.
+    pub(super) address: String,
 }
 
 /// Variables of the environment, by name.
@@ -391,6 +399,10 @@ pub(super) fn remote(url: &str, options: &Options, env: &Env) -> Result<Option<R
         .map(|(k, v)| (k.to_ascii_lowercase(), v.clone()));
     let given: Vec<(String, String)> = named.chain(settings).collect();
     let had = |names: &[&str]| given.iter().any(|(k, v)| names.contains(&k.as_str()) && !v.is_empty());
+    let on = |names: &[&str]| {
+        let yes = |v: &str| ["1", "true", "on", "yes", "y"].contains(&v.to_ascii_lowercase().as_str());
+        given.iter().any(|(k, v)| names.contains(&k.as_str()) && yes(v))
+    };
     let broken = |e: object_store::Error| {
         bad(super::error::Cause::of(&e).to_string(), "docs/storage.md has an example of each kind")
     };
@@ -406,7 +418,7 @@ pub(super) fn remote(url: &str, options: &Options, env: &Env) -> Result<Option<R
             return Err(bad("the endpoint holds a user or a password".into(), "credentials come from the environment"));
         }
         let loopback = matches!(parsed.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
-        let allowed = had(&["aws_allow_http", "azure_allow_http", "allow_http", "google_allow_http"]);
+        let allowed = on(&["aws_allow_http", "azure_allow_http", "allow_http", "google_allow_http"]);
         if parsed.scheme() == "http" && !loopback && !allowed {
             return Err(bad(
                 format!("the endpoint {endpoint} is not encrypted, and keys and rows would be read on the way"),
@@ -416,7 +428,7 @@ pub(super) fn remote(url: &str, options: &Options, env: &Env) -> Result<Option<R
         Ok(parsed.scheme() == "http")
     };
     let unsigned = |looked, hint| StoreError::NoCredentials { store: shown(url), looked, hint };
-    let (objects, parts): (Arc<dyn ObjectStore>, Arc<dyn MultipartStore>) = match kind {
+    let (objects, parts, address): (Arc<dyn ObjectStore>, Arc<dyn MultipartStore>, _) = match kind {
         Kind::S3 => {
             let mut b = AmazonS3Builder::new().with_client_options(client).with_retry(retry);
             b = with_given!(b, AmazonS3ConfigKey, given);
@@ -444,7 +456,7 @@ pub(super) fn remote(url: &str, options: &Options, env: &Env) -> Result<Option<R
             let signs = had(&["aws_access_key_id"]) && had(&["aws_secret_access_key"])
                 || had(&["aws_web_identity_token_file"]) && had(&["aws_role_arn"])
                 || had(&["aws_container_credentials_relative_uri", "aws_container_credentials_full_uri"])
-                || had(&["aws_skip_signature", "skip_signature"])
+                || on(&["aws_skip_signature", "skip_signature"])
                 || env.get("AWS_EC2_METADATA_DISABLED").is_none_or(|v| v != "true") && answers(machine);
             if !signs {
                 return Err(unsigned(
@@ -453,7 +465,7 @@ pub(super) fn remote(url: &str, options: &Options, env: &Env) -> Result<Option<R
                 ));
             }
             let store = Arc::new(b.with_bucket_name(bucket).build().map_err(broken)?);
-            (prefixed(store.clone(), &prefix), store)
+            (prefixed(store.clone(), &prefix), store, endpoint.unwrap_or_default())
         }
         Kind::Gcs => {
             let mut b = GoogleCloudStorageBuilder::new().with_client_options(client).with_retry(retry);
@@ -484,7 +496,7 @@ pub(super) fn remote(url: &str, options: &Options, env: &Env) -> Result<Option<R
                 ));
             }
             let store = Arc::new(b.with_bucket_name(bucket).build().map_err(broken)?);
-            (prefixed(store.clone(), &prefix), store)
+            (prefixed(store.clone(), &prefix), store, endpoint.unwrap_or_default())
         }
         Kind::Azure => {
             let mut b = MicrosoftAzureBuilder::new().with_client_options(client).with_retry(retry);
@@ -496,9 +508,10 @@ pub(super) fn remote(url: &str, options: &Options, env: &Env) -> Result<Option<R
             if let Some(endpoint) = &options.endpoint {
                 b = b.with_endpoint(endpoint.clone());
             }
-            let emulator = had(&["azure_storage_use_emulator", "use_emulator"]);
+            let emulator = on(&["azure_storage_use_emulator", "use_emulator"]);
             let account = (!parsed.username().is_empty()).then(|| parsed.host_str().unwrap_or_default());
-            if let Some(account) = account.and_then(|host| host.split('.').next()) {
+            let account = account.and_then(|host| host.split('.').next());
+            if let Some(account) = account {
                 b = b.with_account(account);
             } else if !emulator && !had(&["azure_storage_account_name", "account_name"]) {
                 return Err(bad(
@@ -517,12 +530,10 @@ pub(super) fn remote(url: &str, options: &Options, env: &Env) -> Result<Option<R
                     "azure_storage_client_secret",
                     "azure_client_secret",
                     "azure_federated_token_file",
-                    "azure_use_azure_cli",
-                    "azure_skip_signature",
-                    "skip_signature",
                     "azure_msi_endpoint",
                     "azure_identity_endpoint",
                 ])
+                || on(&["azure_use_azure_cli", "azure_skip_signature", "skip_signature"])
                 || env.contains_key("IDENTITY_ENDPOINT")
                 || answers(METADATA);
             if !signs {
@@ -532,10 +543,18 @@ pub(super) fn remote(url: &str, options: &Options, env: &Env) -> Result<Option<R
                 ));
             }
             let store = Arc::new(b.with_container_name(bucket).build().map_err(broken)?);
-            (prefixed(store.clone(), &prefix), store)
+            let by_name = || {
+                given.iter().rev().find(|(k, _)| ["azure_storage_account_name", "account_name"].contains(&k.as_str()))
+            };
+            let account = account.or_else(|| by_name().map(|(_, v)| v.as_str())).unwrap_or_default();
+            (
+                prefixed(store.clone(), &prefix),
+                store,
+                format!("{} {account}", endpoint.unwrap_or_default()).trim().to_owned(),
+            )
         }
     };
-    Ok(Some(Remote { objects, parts, prefix }))
+    Ok(Some(Remote { objects, parts, prefix, address }))
 }
 
 fn prefixed<T: ObjectStore>(store: Arc<T>, prefix: &Path) -> Arc<dyn ObjectStore> {
@@ -622,6 +641,7 @@ mod tests {
             fails("s3://lake", &Options { endpoint: Some("http://store.example".into()), ..none.clone() }, &env(&KEYS)),
             fails("s3://lake", &Options { ca_file: Some("/no/such.pem".into()), ..none.clone() }, &env(&KEYS)),
             fails("s3://lake", &Options { encryption: Some("aes".into()), ..none.clone() }, &env(&KEYS)),
+            fails("s3://lake", &Options { kms_key: Some("arn:x".into()), ..none.clone() }, &env(&KEYS)),
             fails("s3://lake", &Options { multipart_above_mib: Some(1), ..none.clone() }, &env(&KEYS)),
             fails("s3://lake", &none, &env(&[("AWS_ACCESS_KEY_ID", "id")])),
             fails("az://lake", &none, &env(&[("AZURE_STORAGE_ACCOUNT_KEY", "canary")])),

@@ -23,6 +23,12 @@ const LOOKS_AT_ONCE: usize = 32;
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Fitness {
     url: String,
+    /// Its endpoint and the like: under one URL there may be several stores.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    address: String,
+    /// Whether it was taken without conditional replacement.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    without_conditional_replace: bool,
     /// Which of our probes it passed.
     probe: u32,
 }
@@ -80,7 +86,12 @@ impl World {
                 continue;
             }
             let line = state.fitness(role);
-            let fit = Fitness { url: store.url().to_owned(), probe: store::PROBE };
+            let fit = Fitness {
+                url: store.url().to_owned(),
+                address: store.address().to_owned(),
+                without_conditional_replace: !store.is_conditional(),
+                probe: store::PROBE,
+            };
             let last = line.last::<Fitness>().await?;
             if last.as_ref().is_some_and(|l| l.body == fit) {
                 continue;

@@ -174,6 +174,23 @@ def imitations(binary, folder, stage):
             # LocalBucket knows no deletion of several objects at once, which the client uses: there the probe's own stay.
             left = [o["Key"] for o in server.listing("imitation") if name == "s3rver" or "/probes/" not in o["Key"]]
             equal(f"{name}: nothing is left there", left, [])
+
+        # What was found of one store is not taken for another of the same URL, nor what was accepted by name once for ever.
+        url = stage.weed.make("imitation")
+        h = Hirelake(binary, folder / "moved", sandbox, lake=f"{url}/moved", env=stage.weed.env())
+        h.connect("acme")
+        h.synced("on a store that is fit")
+        ended("the same URL at another endpoint", h.sync(env=stage.s3rver.env()), {STORAGE}, "cannot be relied on", "use another store")
+        accepting = "[store.lake]\nwithout_conditional_replace = true\n"
+        # Without signatures, since the proxy changes what was signed.
+        mini, blind = stage.mini, stage.proxy("blind-proxy", stage.mini.url, "storms.py")
+        mini.make("imitation")
+        blind.tell(blind=True)
+        h = Hirelake(binary, folder / "accepted", sandbox, lake=f"{url}/accepted", env=mini.env(endpoint=blind.url), sync=accepting)
+        h.connect("acme")
+        h.synced("accepted by name")
+        h.config.write_text(h.config.read_text().replace(accepting, ""))
+        ended("accepted no longer", h.sync(), {STORAGE}, "cannot be relied on", "it ignores that an object may be replaced only")
     finally:
         sandbox.end()
 

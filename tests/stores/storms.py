@@ -3,6 +3,7 @@
 What is to happen stands in script.json, which is read anew whenever it changes:
   lose      every n-th PUT is carried out and its answer dropped; `conditional` of them only with If-Match or If-None-Match
   fail      every n-th request is answered `status` without reaching the store
+  blind     If-Match is taken out of every request: the store replaces whatever is there
   delay_ms  every request waits so long; `delay_parts_ms` those with a part of a large file
 What happened stands in counted.json.
 """
@@ -36,6 +37,8 @@ class Storms:
         delay = self.script.get("delay_parts_ms" if "partNumber=" in flow.request.path else "delay_ms")
         if delay:
             await asyncio.sleep(delay / 1000)
+        if self.script.get("blind"):
+            flow.request.headers.pop("if-match", None)
         nth = self.script.get("fail")
         if nth and self.counted["requests"] % nth == 0:
             from mitmproxy import http
