@@ -54,7 +54,7 @@ impl Outcome {
 /// One check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Check {
-    /// `config`, `catalogue`, `lake`, `state`, `scratch`, `app`, `client`, `consent`, `vault`, `tenants`, `grant`, `scopes`, `resource`
+    /// `config`, `catalogue`, `lake`, `state`, `scratch`, `layout`, `app`, `client`, `consent`, `vault`, `tenants`, `grant`, `scopes`, `resource`
     /// or `clock`.
     pub name: &'static str,
     /// What was looked at: a file, a store's URL, an app, a tenant, a tenant's resource.
@@ -261,6 +261,9 @@ pub async fn run(subject: &Subject, tenants: &[Tenant]) -> Checkup {
     if !state_sound {
         checks.push(Check::skipped("tenants", "all", "not looked at, because the state is not sound"));
         return Checkup::new(checks);
+    }
+    if let Err(error) = sync::layouts_agree(config, &state).await {
+        checks.push(Check::failed("layout", "tables", sync::code(&error), &error));
     }
     checks.extend(tenant::all(config, &state, auth.as_ref(), subject.clock, tenants).await);
     if let Some(auth) = &auth {

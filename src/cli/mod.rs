@@ -201,7 +201,7 @@ pub fn failure(error: &CliError) -> Failure {
 ///
 /// [`CliError`], when the command could not be done; what happened to a tenant is in its exit code.
 pub fn run(args: Args) -> Result<ExitCode, CliError> {
-    logging(&args);
+    logging(&args)?;
     // Those that hold rows; the others are done sooner than they would start again.
     if matches!(args.command, Command::Sync(_) | Command::Verify(_) | Command::Relay { .. } | Command::Demo { .. }) {
         heap::settle();
@@ -314,7 +314,7 @@ fn print(text: &str) -> Result<ExitCode, CliError> {
     }
 }
 
-fn logging(args: &Args) {
+fn logging(args: &Args) -> Result<(), CliError> {
     // What a server did is to be seen wherever it runs; a sync has bars on a terminal.
     let told = match &args.command {
         Command::Connect(connect) => connect.serves(),
@@ -323,8 +323,7 @@ fn logging(args: &Args) {
     };
     let default = if told { "hirelake=info" } else { "hirelake=warn" };
     let filter = args.log.as_deref().unwrap_or(default);
-    let filter =
-        tracing_subscriber::EnvFilter::try_new(filter).unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
+    let filter = log_filter(filter)?;
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let lines = match args.log_format {
         LogFormat::Json => lines.json().with_current_span(true).with_span_list(false).boxed(),
@@ -332,12 +331,46 @@ fn logging(args: &Args) {
     };
     // A second initialisation, in tests, keeps the first.
     let _ = tracing_subscriber::registry().with(lines.with_filter(filter.and(filter_fn(is_ours_or_grave)))).try_init();
+    Ok(())
+}
+
+/// A filter of the log. A word that is no level would be taken for a module, and all else would be silent.
+fn log_filter(text: &str) -> Result<tracing_subscriber::EnvFilter, CliError> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let no_filter = |what: String, near: Option<&str>| CliError::Usage {
+        what,
+        hint: near.map_or_else(
+            || "write a level (off, error, warn, info, debug, trace), or `hirelake=debug`".into(),
+            |near| format!("did you mean `{near}`?"),
+        ),
+    };
+    for part in text.split(',').map(str::trim).filter(|p| !p.is_empty() && !p.contains('[')) {
+        let level = part.rsplit_once('=').map_or(part, |(_, level)| level).trim();
+        if !LEVELS.contains(&level.to_ascii_lowercase().as_str()) {
+            let near = crate::names::nearest(level, LEVELS);
+            return Err(no_filter(format!("--log (or HIRELAKE_LOG): `{level}` is no level"), near));
+        }
+    }
+    tracing_subscriber::EnvFilter::try_new(text)
+        .map_err(|_| no_filter(format!("--log (or HIRELAKE_LOG): `{text}` is no filter"), None))
 }
 
 /// Whatever filter is asked for: below a warning only our own events are logged. Those of the crates below us may hold
 /// addresses with their query, headers or bodies.
 fn is_ours_or_grave(of: &tracing::Metadata<'_>) -> bool {
     *of.level() <= tracing::Level::WARN || of.target() == "hirelake" || of.target().starts_with("hirelake::")
+}
+
+/// Nobody is connected; and perhaps the configuration is elsewhere.
+fn nobody(config: &Config) {
+    if config.path.exists() {
+        note("no tenant is connected yet\nhint: `hirelake connect TENANT` connects one");
+    } else {
+        note(&format!(
+            "no tenant is connected yet, and there is no {} here, so the defaults hold\nhint: --config FILE (or HIRELAKE_CONFIG) names the configuration, `hirelake init` writes one; `hirelake connect TENANT` connects a tenant",
+            config.path.display()
+        ));
+    }
 }
 
 fn init(path: Option<PathBuf>, print_only: bool) -> Result<ExitCode, CliError> {

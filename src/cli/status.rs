@@ -44,7 +44,7 @@ pub(super) async fn status(world: &World, args: Status) -> Result<ExitCode, CliE
         }
     };
     if all.is_empty() {
-        note("no tenant is connected yet\nhint: `hirelake connect TENANT` connects one");
+        super::nobody(&world.config);
     }
     if args.check {
         return check(world, &all, &args);
@@ -68,6 +68,13 @@ pub(super) async fn status(world: &World, args: Status) -> Result<ExitCode, CliE
 
 fn check(world: &World, all: &BTreeMap<Tenant, TenantStatus>, args: &Status) -> Result<ExitCode, CliError> {
     let troubles = status::troubles(world, all, args.max_lag);
+    if all.is_empty() {
+        // A monitor that looks into an empty folder is no good news.
+        if args.json {
+            print("[]")?;
+        }
+        return Ok(ExitCode::Configuration);
+    }
     if args.json {
         print(&serde_json::to_string_pretty(&troubles).unwrap_or_default())?;
     } else if troubles.is_empty() {

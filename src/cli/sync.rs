@@ -86,7 +86,7 @@ pub(super) async fn plan(world: &World, args: Plan) -> Result<ExitCode, CliError
     };
     let all = sync::forecast(world, &options).await?;
     if all.is_empty() {
-        note("no tenant is connected yet\nhint: `hirelake connect TENANT` connects one");
+        super::nobody(&world.config);
     }
     if args.json {
         return print(&serde_json::to_string_pretty(&all).unwrap_or_default());
@@ -130,6 +130,9 @@ pub(super) async fn sync(world: World, args: Sync) -> Result<ExitCode, CliError>
         () = watch(progress) => unreachable_watch()?,
         never = signals(stop) => match never {},
     };
+    if report.tenants.is_empty() {
+        super::nobody(&world.config);
+    }
     finish(&report, args.report.as_deref())
 }
 

@@ -336,7 +336,7 @@ mod tests {
         let error = line.last::<String>().await.unwrap_err();
         insta::assert_snapshot!(error, @r"
         state entry grants/acme/999999999999997.json cannot be read: it is cut short at line 1, column 16
-        hint: the entry was changed or cut by something else than hirelake; restore it from a backup, or move it away so that the entry before it counts again
+        hint: the entry was changed or cut by something else than hirelake; restore it from a backup, or move it away so that the entry before it counts again (of a grant: its token may be used up, and then the tenant must connect again)
         ");
         store.create(&line.path(3), Bytes::from_static(b"{\"n\":9,\"nonce\":\"00000000-0000-0000-0000-000000000000\",\"at\":\"2026-01-01T00:00:00Z\",\"body\":\"x\"}")).await.unwrap();
         assert!(line.last::<String>().await.unwrap_err().to_string().contains("its name says 3"));

@@ -35,7 +35,7 @@ pub enum StateError {
     Store(#[from] StoreError),
     /// An entry is there and makes no sense. Nothing is reset because of it.
     #[error(
-        "state entry {path} cannot be read: {why}\nhint: the entry was changed or cut by something else than hirelake; restore it from a backup, or move it away so that the entry before it counts again"
+        "state entry {path} cannot be read: {why}\nhint: the entry was changed or cut by something else than hirelake; restore it from a backup, or move it away so that the entry before it counts again (of a grant: its token may be used up, and then the tenant must connect again)"
     )]
     Corrupt {
         /// The object.

@@ -302,6 +302,12 @@ impl Store {
         &self.url
     }
 
+    /// Where it is, for people: the folder, or the URL.
+    #[must_use]
+    pub fn place(&self) -> String {
+        self.root().map_or_else(|| self.url.to_string(), |root| root.display().to_string())
+    }
+
     /// What tells a store on the network from another of the same URL: the endpoint, and Azure's account.
     #[must_use]
     pub fn address(&self) -> &str {

@@ -7,7 +7,8 @@
 //! older one than the commit's is late. What such a file should hold is read again, and what is known to be deleted is taken
 //! out of it again.
 //!
-//! Locally a lock excludes all this.
+//! Locally a lock excludes all this. What is looked for there, too, are files that are gone: what they held is read again, unless
+//! nothing of the lake is left. That is a folder that is not mounted, or another bucket, and not what anybody deleted file by file.
 
 use std::collections::HashMap;
 
@@ -21,14 +22,15 @@ use crate::state::{Commit, CommitKind, Covered, Entry, Window};
 use crate::store::Version;
 
 /// Looks at every file that a commit speaks of. Returns what is to be told.
+///
+/// # Errors
+///
+/// [`SyncError::LakeGone`] where none of them is there; else when lake or state cannot be read or written.
 pub(super) async fn heal(run: &TenantRun) -> Result<Vec<String>, SyncError> {
     let mut notes = Vec::new();
-    if run.lake.store.root().is_some() {
-        return Ok(notes);
-    }
     // First that they are read again is durable, for every table, then what needs no reading: that touches other tables, whose
     // files are then of this run, and look as if they had never been late. A crash in between repeats the second.
-    let mut haunted = Vec::new();
+    let (mut haunted, mut damaged, mut said) = (Vec::new(), Vec::new(), 0);
     for resource in &run.config().provider.resources {
         let Some(last) = run.commit_of(&resource.name).await? else { continue };
         if last.body.kind == CommitKind::Erased {
@@ -36,18 +38,39 @@ pub(super) async fn heal(run: &TenantRun) -> Result<Vec<String>, SyncError> {
         }
         let table = run.config().table(resource)?;
         let found = look(run, &table, &last.body).await?;
+        said += found.said;
         if found.replaced.is_empty() && !last.body.unhealed {
             continue;
         }
+        damaged.push((resource, table, last, found));
+    }
+    let gone: usize = damaged.iter().map(|(.., found)| found.gone).sum();
+    if said > 0 && gone == said && !run.options.full {
+        return Err(SyncError::LakeGone { tenant: run.tenant.clone(), lake: run.lake.store.place(), files: said });
+    }
+    for (resource, table, last, found) in damaged {
+        // Carriers were noted anew for what is taken out of them.
+        let last = run.commit_of(&resource.name).await?.unwrap_or(last);
         let late = found.late.len();
         tracing::warn!(tenant = %run.tenant, resource = %resource.name, files = found.replaced.len(), late, "files are not as the newest commit left them");
         if late > 0 {
             reopen(run, resource, &table, last, &found).await?;
-            let files = if late == 1 { "1 file was".to_owned() } else { format!("{late} files were") };
-            notes.push(format!(
-                "{}: {files} replaced by a run that had lost its hold on the tenant; what they should hold is read again",
-                resource.name
-            ));
+            let files = |n: usize| if n == 1 { "1 file was".to_owned() } else { format!("{n} files were") };
+            let replaced = late - found.gone;
+            if replaced > 0 {
+                notes.push(format!(
+                    "{}: {} replaced by a run that had lost its hold on the tenant; what they should hold is read again",
+                    resource.name,
+                    files(replaced)
+                ));
+            }
+            if found.gone > 0 {
+                notes.push(format!(
+                    "{}: {} removed from the lake by something else; what they held is read again",
+                    resource.name,
+                    files(found.gone)
+                ));
+            }
         }
         haunted.push((resource, table));
     }
@@ -66,17 +89,33 @@ struct FoundFiles {
     replaced: Vec<(PartitionValue, Option<Version>)>,
     /// Those of them that lack what the commit speaks of.
     late: Vec<PartitionValue>,
+    /// How many of those are not there at all.
+    gone: usize,
+    /// Of how many files the commit speaks.
+    said: usize,
 }
 
 async fn look(run: &TenantRun, table: &Table, commit: &Commit) -> Result<FoundFiles, SyncError> {
     let lake = &run.lake;
     let listed = lake.store.list(&lake.folder(table)).await?;
     let mut there: HashMap<_, _> = listed.into_iter().map(|e| (e.path, e.version)).collect();
-    let mut found = FoundFiles { replaced: Vec::new(), late: Vec::new() };
+    let mut found = FoundFiles { replaced: Vec::new(), late: Vec::new(), gone: 0, said: 0 };
+    let local = lake.store.root().is_some();
     for (folder, figures) in &commit.partitions {
+        if local {
+            let Some(value) = table.layout.parse_folder(folder) else { continue };
+            found.said += 1;
+            if there.remove(&lake.path(table, value)).is_none() {
+                found.gone += 1;
+                found.late.push(value);
+                found.replaced.push((value, None));
+            }
+            continue;
+        }
         // A table that lies in another cut is told where its layout is looked at.
         let (Some(said), Some(value)) = (&figures.version, table.layout.parse_folder(folder)) else { continue };
         let path = lake.path(table, value);
+        found.said += 1;
         let listed = there.remove(&path);
         if listed.as_ref().is_some_and(|v| v.same(said)) {
             lake.know(path, listed);
@@ -84,11 +123,15 @@ async fn look(run: &TenantRun, table: &Table, commit: &Commit) -> Result<FoundFi
         }
         let now = lake.store.version(&path).await?;
         let whole = now.as_ref().and_then(|v| v.fence).zip(said.fence).is_some_and(|(now, said)| now >= said);
+        found.gone += usize::from(now.is_none());
         if !whole {
             found.late.push(value);
         }
         lake.know(path, now.clone());
         found.replaced.push((value, now));
+    }
+    if local {
+        return Ok(found);
     }
     for (path, version) in there {
         let folder = path.prefix_match(&lake.folder(table)).map(|parts| {

@@ -93,6 +93,18 @@ pub enum SyncError {
         /// As configured.
         wanted: String,
     },
+    /// Nothing is there of what was committed.
+    #[error(
+        "none of the {files} files that were committed of tenant {tenant} are in the lake {lake}\nhint: is its volume mounted, and is `lake` right? Nothing was written. To build it anew there: `hirelake sync --full --tenant {tenant}`"
+    )]
+    LakeGone {
+        /// The tenant.
+        tenant: Tenant,
+        /// The lake's URL or folder.
+        lake: String,
+        /// How many files.
+        files: usize,
+    },
     /// A resource that was named is not granted.
     #[error(
         "tenant {tenant}: {resource} needs the scope {scope}, which is not granted\nhint: add it to the app at the provider and connect the tenant again: `hirelake connect {tenant}`"
@@ -647,6 +659,25 @@ fn scratch(world: &World, tenant: &Tenant) -> Result<tempfile::TempDir, StoreErr
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o700));
     builder.tempdir_in(parent).map_err(io("make a private folder in"))
+}
+
+/// Makes sure that no table is cut otherwise than the configuration says, as the state remembers it.
+///
+/// # Errors
+///
+/// [`SyncError::Layout`] for the first that is; else when the state cannot be read.
+pub(crate) async fn layouts_agree(config: &Config, state: &State) -> Result<(), SyncError> {
+    for resource in &config.provider.resources {
+        let table = config.table(resource)?;
+        let wanted = table.layout.granularity;
+        if let Some(found) = state.layout(&table.resource).last::<crate::catalog::Granularity>().await?
+            && found.body != wanted
+        {
+            let (found, wanted) = (found.body.to_string(), wanted.to_string());
+            return Err(SyncError::Layout { resource: table.resource, found, wanted });
+        }
+    }
+    Ok(())
 }
 
 /// Removes the private folders that killed runs of this tenant left: whoever asks holds the lease, so nobody writes there.

@@ -33,7 +33,7 @@ pub fn code(error: &SyncError) -> ExitCode {
             }
         },
         SyncError::State(e) => state(e),
-        SyncError::Store(_) => ExitCode::Storage,
+        SyncError::Store(_) | SyncError::LakeGone { .. } => ExitCode::Storage,
         SyncError::Vault(_) => ExitCode::Configuration,
         SyncError::NotGranted { .. }
         | SyncError::Hidden { .. }

@@ -14,7 +14,7 @@ use crate::catalog::{ColumnType, DELETED_AT, Resource, Table};
 use crate::load::{FILE_NAME, Judged, Lake, judge as judge_partition, look};
 use crate::names::{ResourceName, Tenant};
 use crate::state::{Commit, State};
-use crate::sync::{SyncError, World, ledger, left_in_scratch};
+use crate::sync::{SyncError, World, layouts_agree, ledger, left_in_scratch};
 
 const SYNC: &str = "run `hirelake sync`: a run that was killed between a file and its commit is mended by the next";
 /// Documents lie below this folder.
@@ -22,6 +22,8 @@ const DOCUMENTS: &str = "files/";
 const FULL: &str = "move the table's files away and run `hirelake sync --full` for the resource";
 
 pub(super) async fn judge(world: &World, state: &State, tenant: &Tenant, all: &mut Gathered) -> Result<(), SyncError> {
+    // Good files would be told as strangers.
+    layouts_agree(&world.config, state).await?;
     let provider = &world.config.provider;
     let files = files::all(&world.lake, tenant).await?;
     let mut known: BTreeMap<ResourceName, Vec<&Found>> = BTreeMap::new();

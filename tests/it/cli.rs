@@ -104,6 +104,38 @@ async fn help_says_what_there_is() {
 }
 
 #[tokio::test]
+async fn a_word_that_is_no_level_does_not_silence_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    for (filter, hint) in [
+        ("inof", "did you mean `info`?"),
+        ("hirelake", "or `hirelake=debug`"),
+        ("warn,hirelake=debugg", "did you mean `debug`?"),
+    ] {
+        let refused = run(dir.path(), &["--log", filter, "catalog"]).await;
+        assert_eq!(code(&refused), 2, "{filter}");
+        assert!(err(&refused).contains("is no level\nhint: ") && err(&refused).contains(hint), "{}", err(&refused));
+    }
+    for filter in ["info", "OFF", "warn,hirelake=debug", "hirelake::sync=trace"] {
+        assert_eq!(code(&run(dir.path(), &["--log", filter, "catalog"]).await), 0, "{filter}");
+    }
+}
+
+#[tokio::test]
+async fn nobody_is_asked_for_a_consent_that_cannot_be_exchanged() {
+    let bench = connected(1).await;
+    std::fs::remove_file(bench.dir.path().join("client.secret")).unwrap();
+    for more in ["--no-browser", "--paste"] {
+        let refused = run(bench.dir.path(), &["connect", "birch", more]).await;
+        assert_eq!(code(&refused), 2, "{}", err(&refused));
+        assert!(
+            err(&refused).contains("the client secret of app main") && !err(&refused).contains("http"),
+            "{}",
+            err(&refused)
+        );
+    }
+}
+
+#[tokio::test]
 async fn init_writes_a_configuration_once() {
     let dir = tempfile::tempdir().unwrap();
     let first = run(dir.path(), &["init"]).await;
@@ -246,9 +278,11 @@ async fn status_of_nothing_says_what_to_do() {
     let people = run(dir.path(), &["status"]).await;
     assert_eq!(code(&people), 0);
     insta::assert_snapshot!(err(&people), @"
-    no tenant is connected yet
-    hint: `hirelake connect TENANT` connects one
+    no tenant is connected yet, and there is no hirelake.toml here, so the defaults hold
+    hint: --config FILE (or HIRELAKE_CONFIG) names the configuration, `hirelake init` writes one; `hirelake connect TENANT` connects a tenant
     ");
+    let monitor = run(dir.path(), &["status", "--check"]).await;
+    assert_eq!((code(&monitor), out(&monitor).as_str()), (2, ""));
     let programs = run(dir.path(), &["status", "--json"]).await;
     assert_eq!(out(&programs).trim(), "{}");
 }

@@ -154,7 +154,7 @@ async fn of_a_thousand_exactly_those_that_are_due_are_asked_for_once() {
     assert_snapshot!(troubles, @r#"
     note: tenant busy is busy: run RUN on HOST holds it, and keeps it alive
     error: corrupt: state entry grants/corrupt/999999999999998.json cannot be read: it is cut short at line 1, column 16
-    hint: the entry was changed or cut by something else than hirelake; restore it from a backup, or move it away so that the entry before it counts again
+    hint: the entry was changed or cut by something else than hirelake; restore it from a backup, or move it away so that the entry before it counts again (of a grant: its token may be used up, and then the tenant must connect again)
     error: dead-here: the grant of tenant dead-here is dead since 2026-06-14T08:00:00.000Z: the provider says invalid_grant
     hint: a Super Admin of the customer must connect again: `hirelake connect dead-here`
     error: dead-there: the grant of tenant dead-there is dead since 2026-06-15T08:00:09.500Z: the provider says invalid_grant
@@ -333,7 +333,7 @@ async fn a_monitor_is_told_who_is_needed() {
         troubles.iter().map(|t| format!("{} {}: {}\n  hint: {}", t.code.number(), t.tenant, t.what, t.hint)).collect();
     assert_snapshot!(said.join("\n"), @r#"
     7 cut: state entry grants/cut/999999999999998.json cannot be read: it is cut short at line 1, column 1
-      hint: the entry was changed or cut by something else than hirelake; restore it from a backup, or move it away so that the entry before it counts again
+      hint: the entry was changed or cut by something else than hirelake; restore it from a backup, or move it away so that the entry before it counts again (of a grant: its token may be used up, and then the tenant must connect again)
     4 dead: its grant is dead since 2026-06-15: the provider says invalid_grant
       hint: a Super Admin of the customer must connect again: `hirelake connect dead`
     3 doubt: its grant is uncertain: an answer was lost

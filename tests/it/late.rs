@@ -67,6 +67,10 @@ fn late(report: &Report) -> Vec<&String> {
     report.tenants.values().flat_map(|t| &t.notes).filter(|n| n.contains("had lost its hold")).collect()
 }
 
+fn gone(report: &Report) -> Vec<&String> {
+    report.tenants.values().flat_map(|t| &t.notes).filter(|n| n.contains("removed from the lake")).collect()
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_a_late_run_wrote_over_is_read_again_and_the_dead_stay_dead() {
     let (bench, below) = away().await;
@@ -178,7 +182,7 @@ async fn a_file_that_is_gone_is_read_again() {
         }
     }
     bench.pass(Duration::from_secs(600)).await;
-    assert_eq!(late(&bench.sync().await).len(), 2);
+    assert_eq!(gone(&bench.sync().await).len(), 2);
     for table in TABLES {
         equal(&bench, &bench.living("acme", table).await, table);
     }
@@ -277,4 +281,57 @@ async fn an_erased_lake_leaves_no_upload_that_could_be_completed() {
         assert!(bench.world.lake.complete(ready).await.is_err(), "what was ended can be completed");
     }
     assert!(below.list(None).collect::<Vec<_>>().await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lake_that_is_not_there_is_not_filled_with_what_changed_since() {
+    let tables = TABLES.map(|t| format!("{t:?}")).join(", ");
+    let mut setup = Setup::new(60);
+    setup.defaults += &format!("\nresources = [{tables}, \"opportunities_deleted\"]");
+    let bench = setup.start().await;
+    bench.connect("acme").await;
+    bench.sync().await;
+    let (lake, aside) = (bench.dir.path().join("lake"), bench.dir.path().join("aside"));
+    std::fs::rename(&lake, &aside).unwrap();
+    std::fs::create_dir(&lake).unwrap();
+    bench.control.edit("acme", 7, 5);
+    bench.pass(Duration::from_secs(3600)).await;
+    let report = bench.sync_with(sync::Options::default()).await;
+    assert_eq!(report.code, ExitCode::Storage);
+    insta::assert_snapshot!(report.troubles().join("\n").replace(&bench.dir.path().display().to_string(), "DIR"), @"
+    error: acme: none of the 24 files that were committed of tenant acme are in the lake DIR/lake
+    hint: is its volume mounted, and is `lake` right? Nothing was written. To build it anew there: `hirelake sync --full --tenant acme`
+    ");
+    assert_eq!(std::fs::read_dir(&lake).unwrap().count(), 0);
+
+    // It is mounted again: nothing was lost.
+    std::fs::remove_dir(&lake).unwrap();
+    std::fs::rename(&aside, &lake).unwrap();
+    bench.pass(Duration::from_secs(3600)).await;
+    bench.sync().await;
+    for table in TABLES {
+        equal(&bench, &bench.living("acme", table).await, table);
+    }
+
+    // Somebody removed some files.
+    for path in bench.files().into_keys() {
+        if path.starts_with("lever/notes") || path.starts_with("lever/users") {
+            std::fs::remove_file(lake.join(path)).unwrap();
+        }
+    }
+    bench.pass(Duration::from_secs(3600)).await;
+    let report = bench.sync().await;
+    assert_eq!(gone(&report).len(), 2, "{:?}", gone(&report));
+    for table in TABLES {
+        equal(&bench, &bench.living("acme", table).await, table);
+    }
+
+    // It is gone for good, and built anew.
+    std::fs::remove_dir_all(&lake).unwrap();
+    std::fs::create_dir(&lake).unwrap();
+    let full = sync::Options { full: true, ..sync::Options::default() };
+    assert_eq!(bench.sync_with(full).await.code, ExitCode::Done);
+    for table in TABLES {
+        equal(&bench, &bench.living("acme", table).await, table);
+    }
 }

@@ -10,7 +10,7 @@ use insta::assert_snapshot;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::json;
 
-use crate::harness::{Bench, Setup};
+use crate::harness::{Bench, Setup, tenant};
 use crate::lake::{of, rewritten};
 
 /// Folders of a table's files.
@@ -62,6 +62,14 @@ async fn another_cut_is_refused_until_the_table_is_laid_anew() {
         let report = bench.sync_with(only).await;
         assert_eq!(report.code.number(), 2, "{wanted}");
         if wanted == "month" {
+            let verified =
+                hirelake::verify::run(&bench.world, &tenant("acme"), &hirelake::verify::Options::default()).await;
+            assert!(verified.unwrap_err().to_string().contains("is cut by `year`"));
+            let checked = hirelake::check::run(&(&bench.world).into(), &[]).await;
+            let found = checked.checks.iter().find(|c| c.name == "layout").unwrap();
+            assert!(
+                found.what.contains("is cut by `year`") && checked.code == hirelake::report::ExitCode::Configuration
+            );
             assert_snapshot!(report.troubles().join("\n"), @r#"
             error: acme: table opportunities is cut by `year` and the configuration says `month`
             hint: `hirelake relay opportunities` lays it anew; or set [partitions] opportunities back to "year"

@@ -68,7 +68,7 @@ async fn a_corrupt_state_stops_its_own_tenant_only() {
     assert_eq!(report.code, ExitCode::Partial);
     assert_snapshot!(report.tenants[&tenant("birch")].failures[0], @r"
     state entry grants/birch/999999999999998.json cannot be read: it is cut short at line 1, column 13
-    hint: the entry was changed or cut by something else than hirelake; restore it from a backup, or move it away so that the entry before it counts again
+    hint: the entry was changed or cut by something else than hirelake; restore it from a backup, or move it away so that the entry before it counts again (of a grant: its token may be used up, and then the tenant must connect again)
     ");
     bench.assert_right("acme").await;
     assert_eq!(std::fs::read_to_string(&newest).unwrap(), "{\"n\": 1, \"non", "nothing is reset");
