@@ -231,7 +231,7 @@ impl Source {
             Ok(meta) if meta.len() > MAX_BYTES => {
                 return Err(unreadable("it is larger than 4 MiB".into(), "this is no configuration of hirelake"));
             }
-            Ok(_) => std::fs::read_to_string(file)
+            Ok(_) => super::read_text(file, MAX_BYTES)
                 .map_err(|e| unreadable(e.to_string(), "it must be a text file in UTF-8 that this user may read"))?,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound && path.is_none() => String::new(),
             Err(e) => return Err(unreadable(e.to_string(), "check --config, or write one with `hirelake init`")),

@@ -138,7 +138,7 @@ impl SecretSource {
                     format!("set {name}, or name a file instead"),
                 )
             })?,
-            Self::File(path) => std::fs::read_to_string(path).map_err(|e| {
+            Self::File(path) => read_text(path, MAX_SECRET).map_err(|e| {
                 fail(
                     format!("{} cannot be read ({e})", path.display()),
                     "check the path and that this user may read it".into(),
@@ -635,6 +635,24 @@ impl Config {
             }
         })
     }
+}
+
+/// A secret in a file is no longer, bytes.
+const MAX_SECRET: u64 = 64 << 10;
+
+/// A file of no more than `most` bytes, whatever it is: a device has no length of its own.
+///
+/// # Errors
+///
+/// When it cannot be read, is larger, or is no UTF-8.
+pub(crate) fn read_text(path: &Path, most: u64) -> std::io::Result<String> {
+    use std::io::{Error, ErrorKind, Read as _};
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(most + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most {
+        return Err(Error::new(ErrorKind::FileTooLarge, format!("it is larger than {most} bytes")));
+    }
+    String::from_utf8(bytes).map_err(|_| Error::new(ErrorKind::InvalidData, "stream did not contain valid UTF-8"))
 }
 
 /// Makes a folder, and those above it, that only their owner may open; one that is there stays as it is.

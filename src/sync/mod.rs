@@ -1332,22 +1332,41 @@ pub async fn relay(world: &World, name: &ResourceName) -> Result<BTreeMap<Tenant
     let mut relaid = BTreeMap::new();
     for tenant in state.tenants().await? {
         let lease = state.lease(&tenant, run).await?;
-        let scratch = scratch(world, &tenant)?;
-        let lake = lake_of(world, &tenant, scratch.path());
-        lake.store.sweep_staging()?;
-        let commits = state.commits(&tenant, name);
-        if let Some(last) = commits.last::<Commit>().await? {
-            let done = load::relay(&lake, &lease, &new).await?;
-            let mut commit =
-                Commit { run, kind: crate::state::CommitKind::Relay, granularity: new.layout.granularity, ..last.body };
-            commit.partitions = group::figures(&lake, &new).await?;
-            commits.append(last.n, commit).await?;
-            relaid.insert(tenant.clone(), done);
+        // All files of a table are read before the first is written: longer than a term.
+        let done = tokio::select! {
+            lost = lease.keep() => Err(lost.into()),
+            done = relay_one(world, &state, &tenant, &lease, run, &new) => done,
+        };
+        if let Err(error) = lease.release().await {
+            tracing::warn!(%tenant, %error, "the lease could not be given back; it ends by itself");
         }
-        lease.release().await?;
+        if let Some(done) = done? {
+            relaid.insert(tenant, done);
+        }
     }
     if found.body != new.layout.granularity {
         line.append(found.n, new.layout.granularity).await?;
     }
     Ok(relaid)
+}
+
+async fn relay_one(
+    world: &World,
+    state: &State,
+    tenant: &Tenant,
+    lease: &Lease,
+    run: RunId,
+    new: &crate::catalog::Table,
+) -> Result<Option<load::Relaid>, SyncError> {
+    let scratch = scratch(world, tenant)?;
+    let lake = lake_of(world, tenant, scratch.path());
+    lake.store.sweep_staging()?;
+    let commits = state.commits(tenant, &new.resource);
+    let Some(last) = commits.last::<Commit>().await? else { return Ok(None) };
+    let done = load::relay(&lake, lease, new).await?;
+    let mut commit =
+        Commit { run, kind: crate::state::CommitKind::Relay, granularity: new.layout.granularity, ..last.body };
+    commit.partitions = group::figures(&lake, new).await?;
+    commits.append(last.n, commit).await?;
+    Ok(Some(done))
 }
