@@ -395,6 +395,8 @@ struct Failing {
     denied: bool,
     /// What is always taken begins so.
     but_for: Option<&'static str>,
+    /// How long a read takes.
+    read: Duration,
 }
 
 impl Failing {
@@ -434,6 +436,7 @@ impl ObjectStore for Failing {
         self.inner.put_multipart_opts(at, how).await
     }
     async fn get_opts(&self, at: &ObjectPath, how: GetOptions) -> object_store::Result<GetResult> {
+        tokio::time::sleep(self.read).await;
         self.inner.get_opts(at, how).await
     }
     async fn get_ranges(&self, at: &ObjectPath, ranges: &[Range<u64>]) -> object_store::Result<Vec<Bytes>> {
@@ -463,13 +466,20 @@ impl ObjectStore for Failing {
 
 fn failing(store: &Store, left: &Arc<AtomicI64>, denied: bool) -> Store {
     let left = left.clone();
-    store.clone().wrapped(|inner| Arc::new(Failing { inner, left, denied, but_for: None }))
+    store.clone().wrapped(|inner| Arc::new(Failing { inner, left, denied, but_for: None, read: Duration::ZERO }))
 }
 
 /// A store that refuses all but so many more writes, leases not counted: the hold of a run that is cut ends.
 pub fn refusing(store: &Store, left: &Arc<AtomicI64>) -> Store {
     let left = left.clone();
-    store.clone().wrapped(|inner| Arc::new(Failing { inner, left, denied: true, but_for: Some("leases/") }))
+    let but_for = Some("leases/");
+    store.clone().wrapped(|inner| Arc::new(Failing { inner, left, denied: true, but_for, read: Duration::ZERO }))
+}
+
+/// A store of which every read takes so long.
+pub fn slow(store: &Store, read: Duration) -> Store {
+    let left = Arc::new(AtomicI64::new(i64::MAX));
+    store.clone().wrapped(|inner| Arc::new(Failing { inner, left, denied: true, but_for: None, read }))
 }
 
 fn told(bench: &Bench, report: &Report) -> String {

@@ -10,6 +10,7 @@ use insta::assert_snapshot;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::json;
 
+use crate::bad_input::slow;
 use crate::harness::{Bench, Setup, tenant};
 use crate::lake::{of, rewritten};
 
@@ -92,6 +93,22 @@ async fn another_cut_is_refused_until_the_table_is_laid_anew() {
         bench.sync().await;
         bench.assert_right("acme").await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_table_that_takes_longer_to_read_than_a_hold_lasts_is_laid_anew() {
+    let defaults = Setup::default().defaults;
+    let mut bench = Setup::new(60).start().await;
+    bench.in_memory();
+    bench.connect("acme").await;
+    bench.sync().await;
+    let (lake, state, before) = (bench.world.lake.clone(), bench.world.state.clone(), sorted(&bench).await);
+    bench.reconfigure(&defaults, "[partitions]\nopportunities = \"month\"", &[]);
+    bench.world.state = state;
+    bench.world.lake = slow(&lake, Duration::from_secs(100));
+    sync::relay(&bench.world, &"opportunities".parse().unwrap()).await.unwrap();
+    bench.world.lake = lake;
+    assert_eq!(sorted(&bench).await, before);
 }
 
 #[tokio::test(start_paused = true)]
