@@ -792,11 +792,11 @@ impl Session {
                     Judged::Again(why) => Judged::Again(why),
                 }
             });
-            // What has its permit is brought to its end; what waits for one waits in vain.
-            let answered = tokio::select! {
-                biased;
-                answered = sent => answered?,
-                () = self.gate.used_up() => return Err(AuthError::Stopped { tenant: self.keeper.tenant.clone() }),
+            let answered = match sent.await {
+                Err(e) if e.cause == http::Cause::UsedUp => {
+                    return Err(AuthError::Stopped { tenant: self.keeper.tenant.clone() });
+                }
+                answered => answered?,
             };
             match answered {
                 Some(value) => return Ok(value),

@@ -228,6 +228,12 @@ impl Gate {
         Self { allowance, ..self }
     }
 
+    /// Whether more was asked for than the run may ask.
+    #[must_use]
+    pub fn is_used_up(&self) -> bool {
+        self.allowance.as_ref().is_some_and(|allowance| allowance.is_used_up())
+    }
+
     /// Waits until the run's allowance is used up; for ever without one. Whoever waits for a permit then waits in vain.
     pub async fn used_up(&self) {
         match &self.allowance {

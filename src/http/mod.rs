@@ -235,6 +235,9 @@ pub enum Cause {
         /// What the last request met.
         met: String,
     },
+    /// The run's allowance is used up, and this would have been one more.
+    #[error("the run's allowance of requests is used up")]
+    UsedUp,
     /// The pause asked for is longer than we wait.
     #[error("the server answers {status} and asks for a pause of {seconds} s")]
     PauseTooLong {
@@ -249,7 +252,7 @@ impl Cause {
     /// Whether the server may have acted on the request.
     #[must_use]
     pub fn may_have_reached(&self) -> bool {
-        !matches!(self, Self::Unreachable(_) | Self::PlainHttp | Self::Outage { .. })
+        !matches!(self, Self::Unreachable(_) | Self::PlainHttp | Self::Outage { .. } | Self::UsedUp)
     }
     /// Whether another attempt makes sense.
     #[must_use]
@@ -261,6 +264,7 @@ impl Cause {
             | Self::RedirectLoop
             | Self::PlainHttp
             | Self::Outage { .. }
+            | Self::UsedUp
             | Self::PauseTooLong { .. } => false,
         }
     }
@@ -287,6 +291,7 @@ impl Cause {
             Self::Outage { .. } => {
                 "the provider, or the network before it, is down; what was read is safe: run again later, it resumes"
             }
+            Self::UsedUp => "run again; it goes on there",
             Self::PauseTooLong { .. } => "run again after that time; it resumes",
         };
         text.into()
@@ -437,7 +442,7 @@ impl Client {
                 gate.refused();
                 attempts = most.min(attempts + 1);
             }
-            if !spent.sent && matches!(cause, Cause::Outage { .. } | Cause::PauseTooLong { .. }) {
+            if !spent.sent && matches!(cause, Cause::Outage { .. } | Cause::PauseTooLong { .. } | Cause::UsedUp) {
                 // It waited for a permit that did not come.
                 attempt -= 1;
             }
@@ -478,7 +483,10 @@ impl Client {
             }
             tracing::debug!(method = call.method.word(), address = address(call.url), attempt, cause = %cause, wait_ms = wait.as_millis() as u64, "trying again");
             let _resting = gate.resting();
-            tokio::time::sleep(wait).await;
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = gate.used_up() => return Err(fail(Cause::UsedUp)),
+            }
         }
     }
 
@@ -540,7 +548,12 @@ impl Client {
             // The provider's limit is not that of whoever keeps its documents.
             if (hop > 0 || !paid) && !outside {
                 let came = self.clock.elapsed();
-                let permit = gate.permit(call.priority).await;
+                // What has its permit is brought to its end; what waits for one waits in vain.
+                let permit = tokio::select! {
+                    biased;
+                    permit = gate.permit(call.priority) => permit,
+                    () = gate.used_up() => Err(Cause::UsedUp),
+                };
                 spent.queued += self.clock.elapsed().saturating_sub(came);
                 permit?;
             }

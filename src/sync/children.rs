@@ -268,7 +268,7 @@ impl Children {
                     None => over = true,
                 }
             }
-            if stopped && !reading.is_empty() {
+            if run.drops() && !reading.is_empty() {
                 // Whoever waits for a permit has cost nothing yet; what is on its way is asked for again.
                 reading.abort_all();
                 while reading.join_next().await.is_some() {}
@@ -305,6 +305,7 @@ impl Children {
                     self.write_commit().await?;
                 }
                 () = run.world.stop.cancelled(), if !halted => {}
+                () = run.dropped(), if halted && !run.drops() => {}
                 () = tokio::time::sleep(FLUSH_EVERY), if !reading.is_empty() => {}
             }
         }

@@ -60,6 +60,7 @@ pub(super) async fn follow(
             Mode::Extracted { field, .. } if child.parent.is_none() => {
                 let shared = orphans(run, parent, &table, field, deletions).await?;
                 quarantine::forget(run, &Gone::Deleted(child, &shared)).await?;
+                Box::pin(follow(run, child, &shared, touched)).await?;
                 load::delete_by_key(&run.lake, &run.lease, &children, &shared, on, None).await?
             }
             _ if children.by_parent => {

@@ -226,7 +226,9 @@ async fn children(
     }
     line.changed = Some(changed);
     line.in_turn = Some(in_turn);
-    line.guess = coming > 0 || !known || each != 1000;
+    // What the parents' own increment will find is not known before it was read.
+    let ahead = matches!(carrier.mode, crate::catalog::Mode::Incremental { .. });
+    line.guess = ahead || coming > 0 || !known || each != 1000;
     line.requests = Some(((changed + in_turn) * each).div_ceil(1000));
     line.bytes = line.requests.zip(last.and_then(|l| l.habits)).map(|(n, h)| n * h.request_bytes);
     Ok(line)

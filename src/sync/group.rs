@@ -567,7 +567,7 @@ impl Group {
                     priority.store(if hurry { FIRST.0.saturating_sub(left) } else { left }, Ordering::Relaxed);
                 }
             }
-            if halted && run.world.stop.is_cancelled() && !active.is_empty() {
+            if halted && run.drops() && !active.is_empty() {
                 // Drop what is under way; what is finished is still merged and committed.
                 fetching.abort_all();
                 for id in std::mem::take(&mut active).into_keys() {
@@ -695,6 +695,7 @@ impl Group {
                     self.cover(&mut finished, hold).await?;
                 }
                 () = run.world.stop.cancelled(), if !halted => {}
+                () = run.dropped(), if halted && !run.drops() => {}
                 () = tokio::time::sleep(FLUSH_EVERY), if !idle => {}
                 Some(joined) = fetching.join_next(), if !fetching.is_empty() => {
                     // Its last words are in the channel; without them it died.

@@ -252,6 +252,7 @@ pub async fn run(world: &World, options: &Options) -> Result<Report, SyncError> 
             while running.len() < at_once + weather.troubled().min(at_once) {
                 let Some(tenant) = tenants.pop() else { break };
                 let job = TenantJob {
+                    signal: world.stop.clone(),
                     world: World { stop: stop.clone(), ..world.clone() },
                     options: options.clone(),
                     state: state.clone(),
@@ -381,6 +382,8 @@ pub struct LastRun {
 
 struct TenantJob {
     world: World,
+    /// Set when the process is to end, which no request is waited for.
+    signal: tokio_util::sync::CancellationToken,
     options: Options,
     state: State,
     auth: Arc<Auth>,
@@ -392,6 +395,8 @@ struct TenantJob {
 /// What all tasks of a tenant share.
 struct TenantRun {
     world: World,
+    /// Set when the process is to end.
+    signal: tokio_util::sync::CancellationToken,
     options: Options,
     state: State,
     auth: Arc<Auth>,
@@ -539,6 +544,7 @@ impl TenantJob {
         let bound = self.world.clock.now().minus(self.world.config.safety_lag + DATE_STEP);
         let run = Arc::new(TenantRun {
             world: self.world,
+            signal: self.signal,
             options: self.options,
             state: self.state,
             auth: self.auth,
@@ -754,6 +760,17 @@ struct Chosen {
 }
 
 impl TenantRun {
+    /// Whether what is under way is dropped: not where only the allowance of requests is used up, for what is under way is paid.
+    fn drops(&self) -> bool {
+        self.world.stop.is_cancelled() && (self.signal.is_cancelled() || !self.session.gate().is_used_up())
+    }
+
+    /// Waits for the moment at which [`TenantRun::drops`] may have become true.
+    async fn dropped(&self) {
+        self.world.stop.cancelled().await;
+        self.signal.cancelled().await;
+    }
+
     fn config(&self) -> &Config {
         &self.world.config
     }

@@ -162,6 +162,23 @@ impl World {
         }))
     }
 
+    /// Makes sure that a tenant is no part, in whose name nothing could be found.
+    ///
+    /// # Errors
+    ///
+    /// When it is one.
+    pub fn has_rows(&self, tenant: &Tenant) -> Result<(), SyncError> {
+        let whole = self.config.whole(tenant);
+        if whole == tenant {
+            return Ok(());
+        }
+        Err(SyncError::Config(ConfigError::Invalid {
+            place: format!("verify {tenant}"),
+            what: format!("{tenant} is a part of {whole}, in whose lake its rows are"),
+            hint: format!("`hirelake verify {whole}`"),
+        }))
+    }
+
     /// The tenants that there are: connected ones and those that the file names.
     ///
     /// # Errors

@@ -119,6 +119,7 @@ impl Gathered {
 /// When nothing is known of the tenant, another run holds it, or lake or state cannot be read.
 pub async fn run(world: &World, tenant: &Tenant, options: &Options) -> Result<Verdict, SyncError> {
     let state = State::new(world.state.clone(), world.clock);
+    world.has_rows(tenant)?;
     // A name that was mistyped makes no lease.
     let known = state.grants(tenant).last::<Grant>().await?.is_some()
         || !state.committed_resources(tenant).await?.is_empty()

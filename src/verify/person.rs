@@ -108,7 +108,7 @@ pub(super) async fn find(lake: &Store, provider: &Provider, files: &[Found], ask
     person
 }
 
-/// Of `values`, those to which a living row refers whose key is not among `except`.
+/// Of `values`, those to which a living row refers whose key is not among `except`. One that was anonymized keeps nobody.
 async fn living_refs(
     lake: &Store,
     provider: &Provider,
@@ -121,11 +121,13 @@ async fn living_refs(
         return BTreeSet::new();
     }
     let key = resource.key[0].clone();
-    let columns = [key.as_str(), column, DELETED_AT];
+    let columns: Vec<&str> =
+        [key.as_str(), column, DELETED_AT].into_iter().chain(resource.anonymized.as_deref()).collect();
     let (key, column, values, except) = (key.clone(), column.to_owned(), values.clone(), except.clone());
+    let of = resource.clone();
     let found = scan(lake, provider, files, resource, &columns, move |batch, i| {
         let value = text(batch, &column, i).filter(|v| values.contains(v))?;
-        let living = batch.column_by_name(DELETED_AT).is_none_or(|c| c.is_null(i));
+        let living = batch.column_by_name(DELETED_AT).is_none_or(|c| c.is_null(i)) && !is_anonymized(&of, batch, i);
         (living && text(batch, &key, i).is_none_or(|k| !except.contains(&k))).then_some(value)
     });
     found.await.into_iter().collect()

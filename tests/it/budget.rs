@@ -104,3 +104,30 @@ async fn a_run_makes_no_more_requests_than_it_may_and_the_next_one_goes_on() {
     assert!(told.contains("goes on with"), "{told}");
     bench.assert_right("acme").await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_an_allowance_has_paid_for_is_not_thrown_away() {
+    let mut setup = Setup { latency: Duration::from_millis(250), ..Setup::new(40) };
+    setup.defaults += &format!("\n{TABLES}");
+    let bench = setup.start().await;
+    bench.connect("acme").await;
+    let (mut runs, mut all) = (0, 0);
+    loop {
+        runs += 1;
+        bench.control.reset_stats();
+        let report = bench.sync_with(Options { max_requests: Some(12), ..Options::default() }).await;
+        let of_acme = &report.tenants[&tenant("acme")];
+        let of_tables: u64 = of_acme.resources.values().map(|r| r.requests).sum();
+        // Nothing is asked for in vain, and each request stands with its table.
+        assert_eq!((asked(&bench), of_tables), (of_acme.requests, of_acme.requests), "run {runs}\n{}", report.table());
+        all += asked(&bench);
+        if report.code == ExitCode::Done {
+            break;
+        }
+        assert!(runs < 60, "{}", report.table());
+    }
+    // What each run begins with is asked for by each, and a window that has several pages is read in one run.
+    let needed = 3 * 40 + 10;
+    assert!(all <= needed + runs * 8, "{all} requests in {runs} runs");
+    bench.assert_right("acme").await;
+}

@@ -94,6 +94,47 @@ async fn a_resource_of_ones_own_is_looked_at_read_and_kept_right() {
     assert_eq!(text(bench.table("acme", "own_notes").await), text(bench.table("acme", "notes").await));
 }
 
+/// What hangs on the people themselves.
+const OF_CONTACTS: &str = r#"
+[[resource]]
+name = "own_people"
+about = "contacts, asked for one by one"
+path = "/contacts/:id"
+paging = { kind = "single" }
+scope = "contact:read:admin"
+mode = "children"
+from = "contacts"
+parent = "contact_id"
+default = "granted"
+partition = { label = "contact", granularity = "none" }
+columns = [
+  { name = "id", type = "text" },
+  { name = "contact_id", type = "ref", from_parent = "id" },
+  { name = "name", type = "text", sensitive = true },
+  { name = "emails", type = "list<text>", sensitive = true },
+]
+"#;
+
+#[tokio::test(start_paused = true)]
+async fn what_hangs_on_a_contact_goes_with_it() {
+    assert_eq!(catalog::lint_text("own.toml", OF_CONTACTS, None).unwrap()[0].mistakes, []);
+    let resources = "resources = [\"opportunities\", \"contacts\", \"own_people\", \"opportunities_deleted\"]";
+    let (bench, _) = with_files(Setup::new(30), &[("own.toml", OF_CONTACTS)], resources).await;
+    bench.sync().await;
+    let all = bench.control.dump("acme", "opportunities").unwrap();
+    // Of this person there is no other opportunity.
+    let alone = |o: &&serde_json::Value| all.iter().filter(|p| p["contact"] == o["contact"]).count() == 1;
+    let one = all.iter().filter(|o| o["name"] != "").find(alone).unwrap();
+    let contact = one["contact"].as_str().unwrap();
+    assert!(bench.table("acme", "own_people").await.contains_key(contact));
+    bench.control.delete_opportunity("acme", one["id"].as_str().unwrap());
+    bench.pass(std::time::Duration::from_secs(600)).await;
+    bench.sync().await;
+    for table in ["contacts", "own_people"] {
+        assert!(!bench.living("acme", table).await.contains_key(contact), "{table}");
+    }
+}
+
 /// Types that say the same of what the sandbox sends, though one of them says more.
 fn alike(inferred: &ColumnType, declared: &ColumnType) -> bool {
     match (inferred, declared) {

@@ -358,6 +358,13 @@ async fn a_part_is_never_synced_alone_and_is_kept_and_shown_and_let_go_by_itself
     assert!(kept.tenants.values().all(|k| k.fate == keepalive::Fate::Refreshed), "{kept:?}");
     bench.sync().await;
 
+    // Nothing is found in the name of a part, which would look as if nothing were there.
+    let verified = hirelake::verify::run(&bench.world, &part, &hirelake::verify::Options::default()).await;
+    assert_snapshot!(verified.unwrap_err().to_string(), @"
+    verify acme_more: acme_more is a part of acme, in whose lake its rows are
+    hint: `hirelake verify acme`
+    ");
+
     // Letting the part go touches no row.
     let files = bench.files();
     assert_snapshot!(disconnect::run(&bench.world, &part, true).await.unwrap_err().to_string(), @"

@@ -433,6 +433,25 @@ async fn an_id_that_nobody_has_and_a_contact_that_another_needs_are_told() {
     lease.release().await.unwrap();
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_opportunity_that_was_anonymized_keeps_nobody() {
+    let mut bench = loaded("redact", &[]).await;
+    let mut by_contact: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for o in bench.control.dump("acme", "opportunities").unwrap().iter().filter(|o| o["isAnonymized"] != true) {
+        by_contact.entry(text(&o["contact"])).or_default().push(text(&o["id"]));
+    }
+    let (_, two) = by_contact.into_iter().find(|(_, all)| all.len() == 2).unwrap();
+    // Contacts are read no more, so that what they say of the person stays.
+    let defaults = format!("{}\nresources = [\"opportunities\", \"applications\"]", Setup::default().defaults);
+    bench.reconfigure(&defaults, "", &[]);
+    bench.pass(MINUTES).await;
+    two.iter().for_each(|id| assert!(bench.control.anonymize("acme", id)));
+    bench.pass(MINUTES).await;
+    bench.sync().await;
+    let verdict = verified(&bench, &[&two[0]], &[]).await;
+    assert!(verdict.findings.iter().any(|f| f.table == "lever/contacts"), "{}", verdict.table());
+}
+
 /// Nests so deep that a record with it cannot be decoded.
 fn deep() -> Value {
     (0..122).fold(json!("within"), |inner, _| json!([inner]))
