@@ -406,7 +406,7 @@ impl Auth {
         let code = Self::answered(tenant, invitation, callback)?;
         self.may_replace(tenant, CredentialKind::OAuth, force).await?;
         let app = self.config.app(tenant)?.clone();
-        let secret = app.client_secret.fetch(&format!("the client secret of app {}", app.name))?;
+        let secret = app.secret()?;
         let mut form = vec![
             ("grant_type", "authorization_code"),
             ("code", code.expose()),
@@ -564,7 +564,7 @@ impl Auth {
             return Ok(Connected { missing, scopes: open.grant.scopes, account: open.grant.account });
         }
         lease.ensure_for(2 * token::POST).await?;
-        let secret = app.client_secret.fetch(&format!("the client secret of app {}", app.name))?;
+        let secret = app.secret()?;
         let issued = match self.redeem(&app, &secret, &seed).await {
             Ok(issued) => issued,
             Err(TokenError::InvalidGrant) => {

@@ -64,7 +64,7 @@ impl Auth {
                 return Ok(Revoked::Shared { other });
             }
         }
-        let secret = match app.client_secret.fetch(&format!("the client secret of app {}", app.name)) {
+        let secret = match app.secret() {
             Ok(secret) => secret,
             Err(e) => return not(sentence(&e)),
         };

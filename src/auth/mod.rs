@@ -477,8 +477,7 @@ impl Auth {
             CredentialKind::OAuth => Some(self.config.app(tenant)?.clone()),
             CredentialKind::ApiKey => None,
         };
-        let secret =
-            app.as_ref().map(|a| a.client_secret.fetch(&format!("the client secret of app {}", a.name))).transpose()?;
+        let secret = app.as_ref().map(App::secret).transpose()?;
         let session = self.session(tenant, lease, app.zip(secret), gate, None);
         let refused = match anew && entry.body.kind == CredentialKind::OAuth {
             true => Some(session.keeper.unsealed(entry)?.tokens.access),

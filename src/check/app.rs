@@ -56,7 +56,7 @@ pub(super) async fn app(config: &Config, client: &Client, app: &App) -> Vec<Chec
 
 async fn token_endpoint(client: &Client, app: &App) -> Check {
     let (name, code) = ("client", ExitCode::Configuration);
-    let secret = match app.client_secret.fetch(&format!("the client secret of app {}", app.name)) {
+    let secret = match app.secret() {
         Ok(secret) => secret,
         Err(error) => return Check::failed(name, &app.name, code, &error),
     };

@@ -148,8 +148,7 @@ pub(super) async fn connect(world: &World, args: Connect) -> Result<ExitCode, Cl
         connected?
     } else {
         // A consent that cannot be exchanged is wasted.
-        let app = world.config.app(tenant)?;
-        app.client_secret.fetch(&format!("the client secret of app {}", app.name))?;
+        world.config.app(tenant)?.secret()?;
         let invitation = auth.invite(tenant)?;
         let callback = if args.paste || invitation.redirect_uri.scheme() == "https" {
             note(&format!(

@@ -68,22 +68,16 @@ pub(super) async fn status(world: &World, args: Status) -> Result<ExitCode, CliE
 
 fn check(world: &World, all: &BTreeMap<Tenant, TenantStatus>, args: &Status) -> Result<ExitCode, CliError> {
     let troubles = status::troubles(world, all, args.max_lag);
-    if all.is_empty() {
-        // A monitor that looks into an empty folder is no good news.
-        if args.json {
-            print("[]")?;
-        }
-        return Ok(ExitCode::Configuration);
-    }
     if args.json {
         print(&serde_json::to_string_pretty(&troubles).unwrap_or_default())?;
-    } else if troubles.is_empty() {
+    } else if troubles.is_empty() && !all.is_empty() {
         print(&format!("all well: {} {}", all.len(), if all.len() == 1 { "tenant" } else { "tenants" }))?;
     }
     for trouble in troubles.iter().filter(|_| !args.json) {
         print(&format!("{}: {}\nhint: {}", trouble.tenant, trouble.what, trouble.hint))?;
     }
-    Ok(status::verdict(&troubles))
+    // A monitor that looks into an empty folder is no good news.
+    Ok(if all.is_empty() { ExitCode::Configuration } else { status::verdict(&troubles) })
 }
 
 /// A link for the tenant's customer, where the connect page is known and the vault key can be had.

@@ -252,6 +252,17 @@ pub struct App {
     pub scopes: Option<scopes::Scopes>,
 }
 
+impl App {
+    /// Its secret, fetched anew.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be had.
+    pub fn secret(&self) -> Result<Secret, ConfigError> {
+        self.client_secret.fetch(&format!("the client secret of app {}", self.name))
+    }
+}
+
 /// What holds for one tenant.
 #[derive(Debug, Clone)]
 pub struct TenantConfig {

@@ -42,18 +42,17 @@ pub(super) async fn heal(run: &TenantRun) -> Result<Vec<String>, SyncError> {
         if found.replaced.is_empty() && !last.body.unhealed {
             continue;
         }
-        damaged.push((resource, table, last, found));
+        damaged.push((resource, table, found));
     }
     let gone: usize = damaged.iter().map(|(.., found)| found.gone).sum();
     if said > 0 && gone == said && !run.options.full {
         return Err(SyncError::LakeGone { tenant: run.tenant.clone(), lake: run.lake.store.place(), files: said });
     }
-    for (resource, table, last, found) in damaged {
-        // Carriers were noted anew for what is taken out of them.
-        let last = run.commit_of(&resource.name).await?.unwrap_or(last);
+    for (resource, table, found) in damaged {
         let late = found.late.len();
         tracing::warn!(tenant = %run.tenant, resource = %resource.name, files = found.replaced.len(), late, "files are not as the newest commit left them");
-        if late > 0 {
+        // Read once more: carriers were noted anew for what is taken out of them.
+        if let Some(last) = run.commit_of(&resource.name).await?.filter(|_| late > 0) {
             reopen(run, resource, &table, last, &found).await?;
             let files = |n: usize| if n == 1 { "1 file was".to_owned() } else { format!("{n} files were") };
             let replaced = late - found.gone;

@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use crate::adopt::{self, Seen};
 use crate::auth::known::{Known, is_unique};
@@ -383,7 +384,7 @@ pub struct LastRun {
 struct TenantJob {
     world: World,
     /// Set when the process is to end, which no request is waited for.
-    signal: tokio_util::sync::CancellationToken,
+    signal: CancellationToken,
     options: Options,
     state: State,
     auth: Arc<Auth>,
@@ -396,7 +397,7 @@ struct TenantJob {
 struct TenantRun {
     world: World,
     /// Set when the process is to end.
-    signal: tokio_util::sync::CancellationToken,
+    signal: CancellationToken,
     options: Options,
     state: State,
     auth: Arc<Auth>,

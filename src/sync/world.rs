@@ -131,14 +131,11 @@ impl World {
     /// When one of them is a part, which is never read alone, or the state cannot be listed.
     pub async fn meant(&self, named: &[Tenant]) -> Result<Vec<Tenant>, SyncError> {
         for tenant in named {
-            let whole = self.config.whole(tenant);
-            if whole != tenant {
-                return Err(SyncError::Config(ConfigError::Invalid {
-                    place: format!("--tenant {tenant}"),
-                    what: format!("{tenant} is a part of {whole} and is read with it"),
-                    hint: format!("--tenant {whole}; with --resource it reads some tables only"),
-                }));
-            }
+            self.is_no_part(tenant, |whole| ConfigError::Invalid {
+                place: format!("--tenant {tenant}"),
+                what: format!("{tenant} is a part of {whole} and is read with it"),
+                hint: format!("--tenant {whole}; with --resource it reads some tables only"),
+            })?;
         }
         if named.is_empty() { Ok(self.active_tenants().await?) } else { Ok(named.to_vec()) }
     }
@@ -149,17 +146,13 @@ impl World {
     ///
     /// When it is one.
     pub fn has_a_lake(&self, tenant: &Tenant) -> Result<(), SyncError> {
-        let whole = self.config.whole(tenant);
-        if whole == tenant {
-            return Ok(());
-        }
-        Err(SyncError::Config(ConfigError::Invalid {
+        self.is_no_part(tenant, |whole| ConfigError::Invalid {
             place: "--erase-lake".into(),
             what: format!("{tenant} is a part of {whole} and has no lake of its own"),
             hint: format!(
                 "`hirelake disconnect {tenant}` forgets its grant; what it read is erased with {whole}: `hirelake disconnect {whole} --erase-lake`"
             ),
-        }))
+        })
     }
 
     /// Makes sure that a tenant is no part, in whose name nothing could be found.
@@ -168,15 +161,16 @@ impl World {
     ///
     /// When it is one.
     pub fn has_rows(&self, tenant: &Tenant) -> Result<(), SyncError> {
-        let whole = self.config.whole(tenant);
-        if whole == tenant {
-            return Ok(());
-        }
-        Err(SyncError::Config(ConfigError::Invalid {
+        self.is_no_part(tenant, |whole| ConfigError::Invalid {
             place: format!("verify {tenant}"),
             what: format!("{tenant} is a part of {whole}, in whose lake its rows are"),
             hint: format!("`hirelake verify {whole}`"),
-        }))
+        })
+    }
+
+    fn is_no_part(&self, tenant: &Tenant, told: impl FnOnce(&Tenant) -> ConfigError) -> Result<(), SyncError> {
+        let whole = self.config.whole(tenant);
+        if whole == tenant { Ok(()) } else { Err(told(whole).into()) }
     }
 
     /// The tenants that there are: connected ones and those that the file names.

@@ -59,6 +59,16 @@ async fn files(bench: &Bench) -> Vec<Path> {
     listed.into_iter().map(|e| e.path).collect()
 }
 
+/// All files as they are.
+async fn all_taken(bench: &Bench, below: &Arc<dyn ObjectStore>) -> Vec<(Path, bytes::Bytes, Attributes)> {
+    let mut all = Vec::new();
+    for path in files(bench).await {
+        let (body, attributes) = taken(below, &path).await;
+        all.push((path, body, attributes));
+    }
+    all
+}
+
 fn equal(bench: &Bench, found: &std::collections::BTreeMap<String, serde_json::Value>, table: &str) {
     assert_eq!(found, &bench.truth("acme", table), "{table}");
 }
@@ -75,11 +85,7 @@ fn gone(report: &Report) -> Vec<&String> {
 async fn what_a_late_run_wrote_over_is_read_again_and_the_dead_stay_dead() {
     let (bench, below) = away().await;
     bench.sync().await;
-    let mut old = Vec::new();
-    for path in files(&bench).await {
-        let (body, attributes) = taken(&below, &path).await;
-        old.push((path, body, attributes));
-    }
+    let old = all_taken(&bench, &below).await;
     let all = bench.control.dump("acme", "opportunities").unwrap();
     let id = |n: usize| all[n]["id"].as_str().unwrap();
     bench.control.edit("acme", 12, 5);
@@ -115,11 +121,7 @@ async fn what_a_late_run_wrote_over_is_read_again_and_the_dead_stay_dead() {
 async fn mending_that_is_cut_anywhere_is_done_by_the_next_run() {
     let (bench, below) = away().await;
     bench.sync().await;
-    let mut old = Vec::new();
-    for path in files(&bench).await {
-        let (body, attributes) = taken(&below, &path).await;
-        old.push((path, body, attributes));
-    }
+    let old = all_taken(&bench, &below).await;
     let all = bench.control.dump("acme", "opportunities").unwrap();
     for record in &all[..3] {
         assert!(bench.control.delete_opportunity("acme", record["id"].as_str().unwrap()));
