@@ -556,6 +556,15 @@ impl Resource {
         }
     }
 
+    /// The column by which its rows name whose they are, of a table that hangs on nobody's: of answers that are listed for all
+    /// people at once. `people` are those who can be deleted or anonymized.
+    #[must_use]
+    pub fn names_whose(&self, people: &Self) -> Option<&Column> {
+        let listed = self.mode.parent().is_none() && !matches!(self.mode, Mode::Tombstones { .. });
+        let personal = listed && people.anonymized.is_some() && self.is_personal();
+        self.columns.iter().filter(|_| personal).find(|c| self.target_of(c).as_ref() == Some(&people.name))
+    }
+
     /// The column of the time by which increments (or a feed) are read: it tells the newer of two versions.
     #[must_use]
     pub fn cursor_column(&self) -> Option<&str> {
@@ -575,5 +584,15 @@ impl Resource {
     #[must_use]
     pub fn column(&self, name: &str) -> Option<&Column> {
         self.columns.iter().find(|c| c.name == name)
+    }
+
+    /// The table to which a column refers, by its name: the parent's, or `posting` and `posting_id` → `postings`,
+    /// `opportunity_id` → `opportunities`. Whether there is such a table is not known here.
+    #[must_use]
+    pub fn target_of(&self, column: &Column) -> Option<ResourceName> {
+        let parent = self.parent.as_deref().filter(|p| *p == column.name).and(self.mode.parent());
+        let stem = column.name.trim_end_matches("_id");
+        let many = stem.strip_suffix('y').map_or_else(|| format!("{stem}s"), |stem| format!("{stem}ies"));
+        parent.cloned().or_else(|| many.parse().ok()).filter(|t| *t != self.name && column.ty == ColumnType::Ref)
     }
 }

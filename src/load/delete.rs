@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, TimestampMicrosecondArray};
+use arrow::array::{Array as _, ArrayRef, BooleanArray, Int64Array, RecordBatch, TimestampMicrosecondArray};
 use arrow::compute::nullif;
 
 use super::error::{Fault, LoadError};
@@ -25,6 +25,17 @@ pub struct Deletion {
     pub key: String,
     /// When.
     pub at: Timestamp,
+}
+
+/// By which column rows are looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum By<'a> {
+    /// Their key.
+    Key,
+    /// Their parent's.
+    Parent,
+    /// Something that they refer to, in the column of that name.
+    Reference(&'a str),
 }
 
 /// What a deletion did.
@@ -54,7 +65,7 @@ pub async fn delete_by_key(
     on: OnDelete,
     hint: Option<&BTreeSet<PartitionValue>>,
 ) -> Result<Deleted, LoadError> {
-    delete(lake, lease, table, Wanted::deletions(deletions, false), on, hint).await
+    delete(lake, lease, table, Wanted::deletions(table, deletions, By::Key), act(on), hint).await
 }
 
 /// Deletes all rows of the given parents, in the partitions of `hint` or in all of them; else as [`delete_by_key`].
@@ -70,7 +81,48 @@ pub async fn delete_by_parent(
     on: OnDelete,
     hint: Option<&BTreeSet<PartitionValue>>,
 ) -> Result<Deleted, LoadError> {
-    delete(lake, lease, table, Wanted::deletions(parents, true), on, hint).await
+    delete(lake, lease, table, Wanted::deletions(table, parents, By::Parent), act(on), hint).await
+}
+
+/// Deletes all rows that refer to the given ones in `column`; else as [`delete_by_key`].
+///
+/// # Errors
+///
+/// As [`delete_by_key`]; [`LoadError::Batch`] for a table without that column.
+pub async fn delete_by_reference(
+    lake: &Lake,
+    lease: &Lease,
+    table: &Table,
+    column: &str,
+    to: &[Deletion],
+    on: OnDelete,
+) -> Result<Deleted, LoadError> {
+    delete(lake, lease, table, Wanted::deletions(table, to, By::Reference(column)), act(on), None).await
+}
+
+/// Empties the sensitive columns of rows, whether marked as deleted or not: of people who were anonymized, each with the time at
+/// which that was seen, which is from then on when the row was. Rows seen later are as the provider has them, and stay; so do
+/// those that hold nothing sensitive.
+///
+/// # Errors
+///
+/// As [`delete_by_key`].
+pub async fn blank(
+    lake: &Lake,
+    lease: &Lease,
+    table: &Table,
+    by: By<'_>,
+    people: &[Deletion],
+) -> Result<Deleted, LoadError> {
+    delete(lake, lease, table, Wanted::deletions(table, people, by), Act::Blank, None).await
+}
+
+fn act(on: OnDelete) -> Act {
+    match on {
+        OnDelete::Redact => Act::Redact,
+        OnDelete::Mark => Act::Mark,
+        OnDelete::Remove => Act::Drop,
+    }
 }
 
 async fn delete(
@@ -78,7 +130,7 @@ async fn delete(
     lease: &Lease,
     table: &Table,
     wanted: Wanted,
-    on: OnDelete,
+    act: Act,
     hint: Option<&BTreeSet<PartitionValue>>,
 ) -> Result<Deleted, LoadError> {
     let mut deleted = Deleted::default();
@@ -86,11 +138,6 @@ async fn delete(
         return Ok(deleted);
     }
     let wanted = Arc::new(wanted);
-    let act = match on {
-        OnDelete::Redact => Act::Redact,
-        OnDelete::Mark => Act::Mark,
-        OnDelete::Remove => Act::Drop,
-    };
     for value in partitions(lake, table, "find the partitions of deleted rows").await? {
         if hint.is_some_and(|h| !h.contains(&value)) {
             continue;
@@ -111,42 +158,42 @@ pub(super) enum Act {
     Redact,
     Mark,
     Drop,
+    Blank,
 }
 
-/// Which rows are looked for: keys or parents, each with the time (µs) after which a row is alive again.
+/// Which rows are looked for, each with the time (µs) after which a row is alive again.
 pub(super) struct Wanted {
-    by_parent: bool,
+    /// Table indices of the columns that are compared; `None` where the table has no such column.
+    columns: Option<Vec<usize>>,
     at: HashMap<String, Option<i64>>,
 }
 
 impl Wanted {
-    fn deletions(deletions: &[Deletion], by_parent: bool) -> Self {
+    fn deletions(table: &Table, deletions: &[Deletion], by: By<'_>) -> Self {
         let mut at: HashMap<String, Option<i64>> = HashMap::new();
         for d in deletions {
             let latest = at.entry(d.key.clone()).or_insert(Some(d.at.us()));
             *latest = (*latest).max(Some(d.at.us()));
         }
-        Self { by_parent, at }
+        Self { columns: Self::compared(table, by), at }
     }
-    /// Rows of these keys, whatever their age.
-    pub(super) fn keys(keys: impl IntoIterator<Item = String>) -> Self {
-        Self { by_parent: false, at: keys.into_iter().map(|k| (k, None)).collect() }
+    /// Rows of these, whatever their age.
+    pub(super) fn any(table: &Table, by: By<'_>, ids: impl IntoIterator<Item = String>) -> Self {
+        Self { columns: Self::compared(table, by), at: ids.into_iter().map(|k| (k, None)).collect() }
     }
-    /// Rows of these parents, whatever their age.
-    pub(super) fn parents(parents: impl IntoIterator<Item = String>) -> Self {
-        Self { by_parent: true, at: parents.into_iter().map(|k| (k, None)).collect() }
-    }
-    /// Table indices of the columns that are compared.
-    pub(super) fn columns(&self, table: &Table) -> Result<Vec<usize>, Fault> {
-        match (self.by_parent, table.order.parent) {
-            (false, _) => Ok(table.order.key.clone()),
-            (true, Some(parent)) => Ok(vec![parent]),
-            (true, None) => Err(Fault::Batch("the table has no parents".into())),
+    fn compared(table: &Table, by: By<'_>) -> Option<Vec<usize>> {
+        match by {
+            By::Key => Some(table.order.key.clone()),
+            By::Parent => table.order.parent.map(|parent| vec![parent]),
+            By::Reference(column) => table.schema.index_of(column).ok().map(|column| vec![column]),
         }
+    }
+    fn columns(&self) -> Result<&[usize], Fault> {
+        self.columns.as_deref().ok_or_else(|| Fault::Batch("the table has no column to find these rows by".into()))
     }
     /// Row groups that may hold a wanted row.
     pub(super) fn groups(&self, existing: &Existing, table: &Table) -> Result<Vec<usize>, Fault> {
-        match self.columns(table)?.as_slice() {
+        match self.columns()? {
             [one] => existing.groups_with(table, *one, self.at.keys().map(String::as_str)),
             _ => Ok((0..existing.meta.metadata().num_row_groups()).collect()),
         }
@@ -162,31 +209,45 @@ struct Judged {
     synced: I64s,
     deleted: I64s,
     version: Option<I64s>,
+    /// Sensitive columns, where it counts whether they hold anything.
+    sensitive: Vec<ArrayRef>,
 }
 
 impl Judged {
-    fn columns(table: &Table, wanted: &Wanted) -> Result<Vec<usize>, Fault> {
+    fn columns(table: &Table, wanted: &Wanted, act: Act) -> Result<Vec<usize>, Fault> {
         let system = System::of(table)?;
-        let mut columns = wanted.columns(table)?;
+        let mut columns = wanted.columns()?.to_vec();
         columns.extend([system.synced, system.deleted]);
+        columns.extend(Self::sensitive(table, act));
         columns.extend(table.version);
         columns.sort_unstable();
         columns.dedup();
         Ok(columns)
     }
-    fn new(table: &Table, wanted: &Wanted, batch: &RecordBatch, held: &Held) -> Result<Self, Fault> {
+    fn sensitive(table: &Table, act: Act) -> &[usize] {
+        if act == Act::Blank { &table.sensitive } else { &[] }
+    }
+    fn new(table: &Table, wanted: &Wanted, batch: &RecordBatch, held: &Held, act: Act) -> Result<Self, Fault> {
         let system = System::of(table)?;
         let number = |i: usize| I64s::new(held.column(batch, i)?, table.schema.field(i).name());
         Ok(Self {
-            keys: held.keys(batch, &wanted.columns(table)?)?,
+            keys: held.keys(batch, wanted.columns()?)?,
             synced: number(system.synced)?,
             deleted: number(system.deleted)?,
             version: table.version.map(number).transpose()?,
+            sensitive: Self::sensitive(table, act)
+                .iter()
+                .map(|&i| held.column(batch, i).cloned())
+                .collect::<Result<_, _>>()?,
         })
     }
     /// The time of deletion (µs) if something is to be done to the row; zero for an unconditional removal.
     fn hit(&self, wanted: &Wanted, act: Act, i: usize) -> Option<i64> {
         let at = *wanted.at.get(self.keys.get(i).as_ref())?;
+        if act == Act::Blank {
+            let holds = || self.sensitive.iter().any(|c| c.is_valid(i));
+            return at.filter(|at| self.synced.at(i) < *at && holds());
+        }
         if act != Act::Drop && self.deleted.get(i).is_some() {
             return None;
         }
@@ -230,11 +291,11 @@ pub(super) async fn rewrite(
         let scanned = !groups.is_empty();
         let mut hit = false;
         if scanned {
-            let reader = existing.read_some(&table_, &Judged::columns(&table_, &wanted)?, Some(groups))?;
+            let reader = existing.read_some(&table_, &Judged::columns(&table_, &wanted, act)?, Some(groups))?;
             let held = reader.held.clone();
             for batch in reader {
                 let batch = batch?;
-                let judged = Judged::new(&table_, &wanted, &batch, &held)?;
+                let judged = Judged::new(&table_, &wanted, &batch, &held, act)?;
                 if (0..batch.num_rows()).any(|i| judged.hit(&wanted, act, i).is_some()) {
                     hit = true;
                     break;
@@ -249,7 +310,7 @@ pub(super) async fn rewrite(
         let held = Held::all(&table_);
         for batch in existing.read(&table_)? {
             let batch = batch?;
-            let judged = Judged::new(&table_, &wanted, &batch, &held)?;
+            let judged = Judged::new(&table_, &wanted, &batch, &held, act)?;
             let hits: Vec<_> = (0..batch.num_rows()).map(|i| judged.hit(&wanted, act, i)).collect();
             let any = hits.iter().any(Option::is_some);
             let source =
@@ -280,7 +341,7 @@ pub(super) async fn rewrite(
     Ok(Rewritten { scanned, figures })
 }
 
-/// `batch` with the rows that were hit marked, and redacted where that is asked.
+/// `batch` with the rows that were hit marked or seen anew, and emptied where that is asked.
 fn changed(table: &Table, batch: &RecordBatch, hits: &[Option<i64>], act: Act) -> Result<RecordBatch, Fault> {
     let system = System::of(table)?;
     let mut columns: Vec<ArrayRef> = batch.columns().to_vec();
@@ -289,10 +350,16 @@ fn changed(table: &Table, batch: &RecordBatch, hits: &[Option<i64>], act: Act) -
             *place = column;
         }
     };
-    let deleted = I64s::new(batch.column(system.deleted), "_deleted_at")?;
-    let deleted: TimestampMicrosecondArray = hits.iter().enumerate().map(|(i, hit)| hit.or(deleted.get(i))).collect();
-    set(system.deleted, Arc::new(deleted.with_timezone("UTC")));
-    if act == Act::Redact {
+    let utc = |times: TimestampMicrosecondArray| -> ArrayRef { Arc::new(times.with_timezone("UTC")) };
+    if act == Act::Blank {
+        let synced = I64s::new(batch.column(system.synced), "_synced_at")?;
+        let seen = |(i, hit): (usize, &Option<i64>)| Some(hit.map_or(synced.at(i), |at| at.max(synced.at(i))));
+        set(system.synced, utc(hits.iter().enumerate().map(seen).collect()));
+    } else {
+        let deleted = I64s::new(batch.column(system.deleted), "_deleted_at")?;
+        set(system.deleted, utc(hits.iter().enumerate().map(|(i, hit)| hit.or(deleted.get(i))).collect()));
+    }
+    if matches!(act, Act::Redact | Act::Blank) {
         let mask = BooleanArray::from_iter(hits.iter().map(|hit| Some(hit.is_some())));
         for &i in &table.sensitive {
             set(i, nullif(batch.column(i).as_ref(), &mask)?);

@@ -8,7 +8,7 @@ use arrow::compute::{concat_batches, filter_record_batch, is_null, take_record_b
 use object_store::path::Path;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use super::delete::{Deletion, Wanted};
+use super::delete::{By, Deletion, Wanted};
 use super::error::{Fault, LoadError, Place};
 use super::file::Existing;
 use super::rows::{I64s, Keys, System};
@@ -161,7 +161,7 @@ pub async fn select(
     wished.dedup();
     let at = lake.place(table, &lake.folder(table));
     let schema = table.schema.project(&wished).map(Arc::new).map_err(|e| Fault::Arrow(e).at(&at, doing))?;
-    let wanted = Arc::new(Wanted::keys(keys.iter().cloned()));
+    let wanted = Arc::new(Wanted::any(table, By::Key, keys.iter().cloned()));
     let (out, test) = (Arc::clone(&schema), Arc::clone(&wanted));
     let batches = scan(lake, table, &wished, Some(wanted), doing, move |s, found| {
         let rows: Vec<u32> = (0..s.batch.num_rows())
@@ -252,7 +252,7 @@ pub async fn keys_of_parents(lake: &Lake, table: &Table, parents: &[Deletion]) -
     let doing = "look for the children of deleted parents";
     let Some(parent) = table.order.parent else { return Ok(Vec::new()) };
     let at: Arc<HashMap<String, Timestamp>> = Arc::new(parents.iter().map(|d| (d.key.clone(), d.at)).collect());
-    let wanted = Arc::new(Wanted::parents(at.keys().cloned()));
+    let wanted = Arc::new(Wanted::any(table, By::Parent, at.keys().cloned()));
     let name = table.schema.field(parent).name().clone();
     scan(lake, table, &[parent], Some(wanted), doing, move |s, found| {
         let parents = Keys::new(vec![Arc::clone(s.column(&name)?)])?;

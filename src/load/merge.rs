@@ -8,7 +8,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use arrow::row::OwnedRow;
 
-use super::delete::{Act, Wanted, rewrite};
+use super::delete::{Act, By, Wanted, rewrite};
 use super::error::{Fault, LoadError};
 use super::file::{Existing, Writer, Written};
 use super::rows::{Held, Loaded, Sorter, System, key_hash, ordered, run_schema};
@@ -140,7 +140,8 @@ pub async fn merge(
         None => (false, tally.rows, tally.living, base),
     };
     if dated && !strays.is_empty() {
-        let wanted = if table.by_parent { Wanted::parents(strays) } else { Wanted::keys(strays) };
+        let by = if table.by_parent { By::Parent } else { By::Key };
+        let wanted = Wanted::any(table, by, strays);
         rewrite(lake, lease, table, PartitionValue::Null, &Arc::new(wanted), Act::Drop).await?;
     }
     Ok(Merged {

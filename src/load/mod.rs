@@ -30,7 +30,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use object_store::path::Path;
 
-pub use delete::{Deleted, Deletion, delete_by_key, delete_by_parent};
+pub use delete::{By, Deleted, Deletion, blank, delete_by_key, delete_by_parent, delete_by_reference};
 pub use error::{LoadError, Place};
 pub use find::{
     Figures, all_rows, column_map, figures, keys_of_parents, living_keys, living_rows, partition_values, read_table,

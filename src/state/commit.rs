@@ -124,6 +124,10 @@ pub struct Commit {
     /// Whether shared things taken out of it (contacts) may be alive that nothing refers to: looked for once the load is done.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub orphans_due: bool,
+    /// When the first of the people arrived anonymized, here or in what is taken out of it, of whom other tables may still hold
+    /// something.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub anonymized_since: Option<Timestamp>,
     /// What a backfill read; informative.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backfilled: Option<Window>,
@@ -150,6 +154,7 @@ impl Commit {
             confidential: false,
             unhealed: false,
             orphans_due: false,
+            anonymized_since: None,
             backfilled: None,
         }
     }

@@ -70,12 +70,27 @@ pub(super) async fn follow(
             _ => load::delete_by_key(&run.lake, &run.lease, &children, deletions, on, None).await?,
         };
         record(run, &child.name, &children, &deleted).await?;
-        let so_far = touched.entry(child.name.clone()).or_default();
-        so_far.rows += deleted.rows;
-        so_far.partitions_scanned += deleted.partitions_scanned;
-        so_far.rewritten.extend(deleted.rewritten);
+        add(touched, &child.name, deleted);
+    }
+    // A listing of everybody's answers tells by itself who is missing; nobody reads it any more where it was left out.
+    for of_all in provider.resources.iter().filter(|r| !run.reads(&r.name)) {
+        let Some(column) = of_all.names_whose(parent) else { continue };
+        if run.commit_of(&of_all.name).await?.is_none() {
+            continue;
+        }
+        let theirs = run.config().table(of_all)?;
+        let deleted = load::delete_by_reference(&run.lake, &run.lease, &theirs, &column.name, deletions, on).await?;
+        record(run, &of_all.name, &theirs, &deleted).await?;
+        add(touched, &of_all.name, deleted);
     }
     Ok(())
+}
+
+pub(super) fn add(touched: &mut Touched, name: &ResourceName, done: Deleted) {
+    let so_far = touched.entry(name.clone()).or_default();
+    so_far.rows += done.rows;
+    so_far.partitions_scanned += done.partitions_scanned;
+    so_far.rewritten.extend(done.rewritten);
 }
 
 /// Shared things (contacts) to which only deleted records refer.

@@ -112,8 +112,9 @@ struct Ready {
     drift: Drift,
     /// The resource's own rows.
     rows: RecordBatch,
-    /// Of the last response.
+    /// Of the last response, and of the first.
     seen_at: Timestamp,
+    first_seen_at: Timestamp,
     /// By the tables of the group, the resource's own first.
     tables: Vec<ReadyTable>,
 }
@@ -173,10 +174,12 @@ impl Preparer {
             tables.push(ReadyTable { part, incoming, records, anonymized });
             own.get_or_insert(rows);
         }
-        let (Some(rows), Some((seen_at, _))) = (own, responses.last()) else {
+        let (Some(rows), Some((seen_at, _)), Some((first_seen_at, _))) =
+            (own, responses.last(), responses.iter().min())
+        else {
             return Err(SyncError::Rows { what: "a page".into(), why: "it has no table".into() });
         };
-        Ok(Box::new(Ready { drift, rows, seen_at: *seen_at, tables }))
+        Ok(Box::new(Ready { drift, rows, seen_at: *seen_at, first_seen_at: *first_seen_at, tables }))
     }
 }
 
@@ -190,8 +193,8 @@ struct Part {
     partitions: BTreeMap<String, PartitionFigures>,
     touched: bool,
     report: ResourceReport,
-    /// Who arrived anonymized and is not forgotten in the quarantine yet.
-    anonymized: Vec<String>,
+    /// Who arrived anonymized, and when, and is not forgotten in the quarantine yet.
+    anonymized: Vec<(String, Timestamp)>,
 }
 
 pub(super) struct Group {
@@ -860,7 +863,7 @@ impl Group {
             if table.part > 0 {
                 part.report.records += table.records;
             }
-            part.anonymized.extend(table.anonymized);
+            part.anonymized.extend(table.anonymized.into_iter().map(|id| (id, ready.first_seen_at)));
             part.spill.take_in(job, table.incoming);
             while let Some(overflow) = part.spill.overflow() {
                 let written = tokio::task::spawn_blocking(|| overflow.write()).await;
@@ -1020,7 +1023,8 @@ impl Group {
         }
         // Before the commit: what is covered is not read again, and a crash in between would leave them there.
         for part in &mut self.parts {
-            let ids = std::mem::take(&mut part.anonymized);
+            let (ids, at): (Vec<String>, Vec<Timestamp>) = part.anonymized.drain(..).unzip();
+            self.commit.anonymized_since = at.into_iter().chain(self.commit.anonymized_since).min();
             quarantine::forget(&run, &Gone::Anonymized(&part.resource, &ids)).await?;
         }
         if hold { Ok(()) } else { self.commit().await }
@@ -1196,6 +1200,8 @@ impl Group {
             let Some(column) = column.filter(|_| part.resource.parent.is_none()) else { continue };
             let orphans = load::unreferenced(&run.lake, &part.table, &carrier, &column.name).await?;
             let deletions: Vec<Deletion> = orphans.into_iter().map(|key| Deletion { key, at }).collect();
+            // Children are read after all listings, so nobody else writes to their tables now.
+            delete::follow(&run, &part.resource, &deletions, &mut BTreeMap::new()).await?;
             let deleted = load::delete_by_key(&run.lake, &run.lease, &part.table, &deletions, on, None).await?;
             if deleted.rewritten.is_empty() {
                 continue;

@@ -42,6 +42,10 @@ impl Reads {
         let at = self.0.partition_point(|(h, _)| *h < hash);
         self.0.get(at).filter(|(h, _)| *h == hash).map(|(_, us)| *us)
     }
+    /// When the children of the parent of that key were read.
+    pub(super) fn of_key(&self, key: &str) -> Option<i64> {
+        self.of(hash(key))
+    }
     /// Nothing was read.
     pub(super) fn none() -> Self {
         Self(Vec::new())

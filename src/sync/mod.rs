@@ -4,6 +4,7 @@
 //! one gate, each with the grant that reads it, then the feeds of deletions, then the deletions themselves, then children of
 //! parents that changed. Data is always durable before the commit that speaks of it.
 
+mod blank;
 mod children;
 pub mod contents;
 mod delete;
@@ -17,8 +18,8 @@ mod world;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
@@ -416,6 +417,8 @@ struct TenantRun {
     until: Option<Duration>,
     /// Order of responses.
     seq: AtomicU64,
+    /// The tables that are read, once they are chosen.
+    reads: OnceLock<BTreeSet<ResourceName>>,
 }
 
 impl TenantJob {
@@ -559,6 +562,7 @@ impl TenantJob {
             bound,
             until: self.until,
             seq: AtomicU64::new(0),
+            reads: OnceLock::new(),
         });
         report.notes.extend(heal::heal(&run).await?);
         let outcome = run.resources(report).await;
@@ -954,8 +958,9 @@ impl TenantRun {
         let chosen = self.choose(report);
         self.fallen_behind(report).await?;
         // Before anything is touched: the whole lake cuts each table one way, the configured one.
-        let tables = chosen.iter().flat_map(|c| std::iter::once(&c.resource).chain(&c.extract));
-        futures::future::try_join_all(tables.map(|r| self.one_layout(r))).await?;
+        let tables = || chosen.iter().flat_map(|c| std::iter::once(&c.resource).chain(&c.extract));
+        futures::future::try_join_all(tables().map(|r| self.one_layout(r))).await?;
+        let _ = self.reads.set(tables().map(|r| r.name.clone()).collect());
         let (children, chosen): (Vec<_>, Vec<_>) =
             chosen.into_iter().partition(|c| matches!(c.resource.mode, Mode::Children { .. }));
         let (feeds, listings): (Vec<_>, Vec<_>) =
@@ -990,17 +995,27 @@ impl TenantRun {
         }
         // Children last: by now it is known whose parents changed, and who is not asked for any more.
         self.all_children(children, report).await?;
+        let blanked = blank::everywhere(self).await?;
+        let tell = |entry: &mut ResourceReport, rows| {
+            entry.notes.push(format!("rows of people who were anonymized since it was read, emptied: {rows}"));
+        };
+        self.count(blanked, tell, report).await?;
         // Also of tables that are not read any more: what was deleted leaves no document behind.
         let provider = &self.config().provider;
-        for r in provider.resources.iter().filter(|r| r.content.is_some()) {
+        for r in provider.resources.iter().filter(|r| r.content.is_some() && !self.reads(&r.name)) {
             let carrier = r.mode.parent().and_then(|p| provider.resource(p.as_str()));
-            if let Some(carrier) = carrier.filter(|_| !report.resources.contains_key(&r.name))
+            if let Some(carrier) = carrier
                 && self.commit_of(&r.name).await?.is_some()
             {
                 contents::documents_without_a_row(self, r, carrier).await?;
             }
         }
         Ok(())
+    }
+
+    /// Whether this run reads a table.
+    fn reads(&self, name: &ResourceName) -> bool {
+        self.reads.get().is_some_and(|reads| reads.contains(name))
     }
 
     /// Children of one generation side by side, those of children after their parents.
@@ -1048,7 +1063,9 @@ impl TenantRun {
         let Some(carrier) = carrier else { return Vec::new() };
         if self.world.stop.is_cancelled() {
             let mode = resource.mode.word().into();
-            let report = ResourceReport { outcome: Outcome::Stopped, mode, ..ResourceReport::default() };
+            // What it holds stays, and is told: to whoever reads it, none would be a table that is lost.
+            let rows = self.commit_of(&resource.name).await.ok().flatten().map_or(0, |c| c.body.living());
+            let report = ResourceReport { outcome: Outcome::Stopped, mode, rows, ..ResourceReport::default() };
             return vec![Done { resource: resource.name, report, failure: None, former: false }];
         }
         // Without the path nobody would find a document, and none would be known to be wanted.
@@ -1070,14 +1087,28 @@ impl TenantRun {
 
     /// Applies a feed's deletions, and only then commits the feed.
     async fn delete(&self, feed: &mut Group, report: &mut TenantReport) -> Result<(), SyncError> {
-        for (name, deleted) in delete::apply(self, feed.resource(), &feed.deletions()).await? {
+        let deleted = delete::apply(self, feed.resource(), &feed.deletions()).await?;
+        self.count(deleted, |entry, rows| entry.deleted += rows, report).await?;
+        feed.commit_held().await
+    }
+
+    /// Notes in the report what was done to tables beside reading them.
+    async fn count(
+        &self,
+        touched: delete::Touched,
+        add: impl Fn(&mut ResourceReport, u64),
+        report: &mut TenantReport,
+    ) -> Result<(), SyncError> {
+        for (name, done) in touched {
             let living = self.commit_of(&name).await?.map(|c| c.body.living());
+            let mode = self.config().provider.resource(name.as_str()).map(|r| r.mode.word().to_owned());
             let entry = report.resources.entry(name).or_default();
-            entry.deleted += deleted.rows;
-            entry.partitions_rewritten += deleted.rewritten.len() as u64;
+            entry.mode = mode.unwrap_or_default();
+            add(entry, done.rows);
+            entry.partitions_rewritten += done.rewritten.len() as u64;
             entry.rows = living.unwrap_or(entry.rows);
         }
-        feed.commit_held().await
+        Ok(())
     }
 
     async fn gather(&self, mut running: JoinSet<Vec<Done>>, report: &mut TenantReport) -> Result<(), SyncError> {

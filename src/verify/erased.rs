@@ -74,7 +74,9 @@ impl What {
             Self::NotBlank => {
                 "the provider still sends it, or something else put it there: `hirelake sync --full` brings what the provider has now"
             }
-            Self::NotReread => "run `hirelake sync`: the children of who changed are read again",
+            Self::NotReread => {
+                "run `hirelake sync`, and where that leaves any `hirelake sync --full`: whoever is anonymized is taken out of tables that are not read any more, too"
+            }
             Self::UnknownTable => {
                 "no sync erases there: give the resource back to the catalogue, or remove the table's folder"
             }

@@ -164,14 +164,6 @@ fn one_partition(
     }
 }
 
-/// The table that a column refers to, by its name: its parent's, or `posting` and `posting_id` → `postings`.
-fn target(resource: &Resource, column: &str, keys: &BTreeMap<ResourceName, Vec<u64>>) -> Option<ResourceName> {
-    let parent = resource.parent.as_deref().filter(|p| *p == column).and(resource.mode.parent());
-    let stem = column.trim_end_matches("_id");
-    let by_name = || format!("{stem}s").parse::<ResourceName>().ok();
-    parent.cloned().or_else(by_name).filter(|t| *t != resource.name && keys.get(t).is_some_and(|k| !k.is_empty()))
-}
-
 /// References that lead to no row: what they name was deleted before it was ever read, may not be seen, or is not read.
 async fn loose_ends(
     world: &World,
@@ -182,7 +174,8 @@ async fn loose_ends(
 ) {
     let refs = resource.columns.iter().filter(|c| c.ty == ColumnType::Ref);
     for column in refs {
-        let Some(target) = target(resource, &column.name, keys) else { continue };
+        let target = resource.target_of(column).filter(|t| keys.get(t).is_some_and(|k| !k.is_empty()));
+        let Some(target) = target else { continue };
         let known = Arc::new(keys[&target].clone());
         let name = column.name.clone();
         let files: Vec<Found> = files.iter().map(|f| (*f).clone()).collect();

@@ -127,11 +127,18 @@ async fn what_hangs_on_a_contact_goes_with_it() {
     let one = all.iter().filter(|o| o["name"] != "").find(alone).unwrap();
     let contact = one["contact"].as_str().unwrap();
     assert!(bench.table("acme", "own_people").await.contains_key(contact));
+    // And of that one who is the same as somebody else.
+    let two = all.iter().filter(|o| o["name"] != "" && o["contact"] != contact).find(alone).unwrap();
+    let former = two["contact"].as_str().unwrap();
+    let third = all.iter().find(|o| o["contact"] != contact && o["contact"] != former).unwrap();
+    assert!(bench.table("acme", "own_people").await.contains_key(former));
     bench.control.delete_opportunity("acme", one["id"].as_str().unwrap());
+    assert_eq!(bench.control.merge_contacts("acme", former, third["contact"].as_str().unwrap()).len(), 1);
     bench.pass(std::time::Duration::from_secs(600)).await;
     bench.sync().await;
-    for table in ["contacts", "own_people"] {
-        assert!(!bench.living("acme", table).await.contains_key(contact), "{table}");
+    for (table, gone) in [("contacts", contact), ("own_people", contact), ("contacts", former), ("own_people", former)]
+    {
+        assert!(!bench.living("acme", table).await.contains_key(gone), "{table}");
     }
 }
 

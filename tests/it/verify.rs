@@ -173,17 +173,11 @@ async fn who_is_anonymized_is_nowhere_after_one_sync() {
     let who = &people(&bench)[0];
     bench.pass(MINUTES).await;
     assert!(bench.control.anonymize("acme", &who.opportunity));
-    // The opportunity alone is read again: what hangs on it is as it was.
+    // The opportunity alone is read again: what hangs on it does not wait for its turn.
     bench.pass(MINUTES).await;
     let named = hirelake::sync::Options { resources: vec!["opportunities".parse().unwrap()], ..Default::default() };
     assert_eq!(bench.sync_with(named).await.code, ExitCode::Done);
-    let verdict = verified(&bench, &[&who.opportunity], &[]).await;
-    assert!(
-        places(&verdict)
-            .contains(&"lever/notes.fields: rows of the person were not read again since the anonymization".to_owned()),
-        "{:#?}",
-        places(&verdict)
-    );
+    assert_nowhere(&bench, who, "anonymized, and the opportunity read").await;
     bench.pass(MINUTES).await;
     bench.sync().await;
     assert_nowhere(&bench, who, "anonymized").await;
@@ -194,6 +188,61 @@ async fn who_is_anonymized_is_nowhere_after_one_sync() {
         "{:?}",
         verdict.notes
     );
+}
+
+/// Tables that were read once and are not any more: nobody asks for their rows again.
+#[tokio::test(start_paused = true)]
+async fn who_is_gone_goes_from_tables_that_are_read_no_more() {
+    let contents = ["file_contents", "resume_contents"];
+    let mut bench = loaded("redact", &[contents.as_slice(), &["eeo_responses_pii"]].concat()).await;
+    let answers = bench.control.dump("acme", "eeo_responses_pii").unwrap();
+    let mut all = people(&bench);
+    all.sort_by_key(|who| !answers.iter().any(|a| a["opportunityId"] == who.opportunity));
+    let (blank, dead, other) = (&all[0], &all[1], &all[2]);
+    let documents = |bench: &Bench, who: &Somebody| {
+        let lake = files(&bench.dir.path().join("lake"));
+        lake.into_keys().filter(|p| p.starts_with("files") && p.to_string_lossy().contains(&who.opportunity)).count()
+    };
+    assert!(all[..3].iter().all(|who| documents(&bench, who) > 0));
+    let said = places(&verified(&bench, &[&blank.opportunity], &[]).await);
+    assert!(said.iter().any(|p| p.starts_with("lever/eeo_responses_pii.gender")), "{said:#?}");
+    let of_other = places(&verified(&bench, &[&other.opportunity], &[]).await);
+    let asked = |a: &&Value| all[..3].iter().all(|who| a["opportunityId"] != who.opportunity);
+    let answer = answers.iter().find(asked).unwrap();
+    assert!(bench.living("acme", "eeo_responses_pii").await.contains_key(&text(&answer["id"])));
+    let fewer = "resources = [\"opportunities\", \"postings\", \"users\"]\non_delete = \"redact\"";
+    bench.reconfigure(fewer, "", &[]);
+    bench.pass(MINUTES).await;
+    assert!(bench.control.anonymize("acme", &blank.opportunity));
+    bench.pass(MINUTES).await;
+    let report = bench.sync().await;
+    assert_nowhere(&bench, blank, "anonymized").await;
+    assert_eq!((documents(&bench, blank), documents(&bench, other) > 0), (0, true));
+    let notes = &report.tenants[&tenant("acme")].resources["notes"].notes;
+    assert!(notes.iter().any(|n| n.starts_with("rows of people who were anonymized")), "{notes:?}");
+
+    bench.pass(MINUTES).await;
+    for id in [&dead.opportunity, &text(&answer["opportunityId"])] {
+        assert!(bench.control.delete_opportunity("acme", id));
+    }
+    bench.pass(MINUTES).await;
+    bench.sync().await;
+    assert!(!bench.living("acme", "eeo_responses_pii").await.contains_key(&text(&answer["id"])));
+    for who in [blank, dead] {
+        assert_nowhere(&bench, who, "deleted").await;
+    }
+    assert_eq!((documents(&bench, dead), documents(&bench, other) > 0), (0, true));
+    // Nobody else went with them, and nothing is written that is as it was.
+    let said = places(&verified(&bench, &[&other.opportunity], &[]).await);
+    assert!(said.iter().any(|p| p.starts_with("lever/notes.fields")) && said == of_other, "{said:#?}\n{of_other:#?}");
+    let before = files(&bench.dir.path().join("lake"));
+    bench.pass(MINUTES).await;
+    bench.sync_with(hirelake::sync::Options { full: true, ..Default::default() }).await;
+    let after = files(&bench.dir.path().join("lake"));
+    let written: Vec<_> =
+        before.iter().filter(|(path, bytes)| after.get(*path) != Some(bytes)).map(|(p, _)| p).collect();
+    let read = ["opportunities", "postings", "users"];
+    assert!(written.iter().all(|p| read.iter().any(|r| p.starts_with(format!("lever/{r}")))), "{written:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -441,15 +490,27 @@ async fn an_opportunity_that_was_anonymized_keeps_nobody() {
         by_contact.entry(text(&o["contact"])).or_default().push(text(&o["id"]));
     }
     let (_, two) = by_contact.into_iter().find(|(_, all)| all.len() == 2).unwrap();
-    // Contacts are read no more, so that what they say of the person stays.
+    // Contacts are read no more, and are put back as they were before a sync emptied them.
     let defaults = format!("{}\nresources = [\"opportunities\", \"applications\"]", Setup::default().defaults);
     bench.reconfigure(&defaults, "", &[]);
     bench.pass(MINUTES).await;
     two.iter().for_each(|id| assert!(bench.control.anonymize("acme", id)));
     bench.pass(MINUTES).await;
+    let lake = bench.dir.path().join("lake");
+    let before = files(&lake);
     bench.sync().await;
     let verdict = verified(&bench, &[&two[0]], &[]).await;
+    assert_eq!(verdict.findings, [], "{}", verdict.table());
+    for (path, bytes) in before.iter().filter(|(path, _)| path.starts_with("lever/contacts")) {
+        std::fs::write(lake.join(path), bytes).unwrap();
+    }
+    let verdict = verified(&bench, &[&two[0]], &[]).await;
     assert!(verdict.findings.iter().any(|f| f.table == "lever/contacts"), "{}", verdict.table());
+    // As its hint says.
+    assert!(verdict.findings.iter().all(|f| f.hint.contains("`hirelake sync --full`")));
+    bench.sync_with(hirelake::sync::Options { full: true, ..Default::default() }).await;
+    let verdict = verified(&bench, &[&two[0]], &[]).await;
+    assert_eq!(verdict.findings, [], "{}", verdict.table());
 }
 
 /// Nests so deep that a record with it cannot be decoded.

@@ -114,6 +114,12 @@ def crowd(binary, folder, stage, seed, runs=50):
         # Whoever waits gets its turn.
         waiting = [h.start("sync", "--wait", "2m", wrap=hosts[i % 2], log=f"waits-{i}.log") for i in range(4)]
         equal("runs that wait for their turn all work", [p.wait(300) for p in waiting], [DONE] * 4)
+        # How many of the crowd found the tenant free, and something new, is the machine's matter. These four find both.
+        turns = []
+        for i in range(4):
+            sandbox.do("edit", account="acme", n=4, seed=runs + i)
+            turns.append(h.start("sync", "--wait", "2m", wrap=hosts[i % 2], log=f"turn-{i}.log").wait(300))
+        equal("runs of the two hosts in turn all work", turns, [DONE] * 4)
         plain = Hirelake(binary, folder / "plain", sandbox)
         plain.connect("acme")
         plain.synced("an undisturbed load of what the account has now")
