@@ -13,7 +13,8 @@ use std::path::Path;
 use serde::Deserialize;
 
 use crate::catalog::{
-    self, CatalogError, Column, ColumnType, Mode, Names, Proposed, Provider, Resource, extension, may_be_time,
+    self, CatalogError, Column, ColumnType, Mode, Names, Proposed, Provider, Resource, extension, likely_class,
+    may_be_time,
 };
 use crate::names::{ResourceName, Tenant};
 use crate::report::DriftCount;
@@ -32,7 +33,7 @@ const HEADER: &str = "\
 # Columns that Hirelake adopted by itself, because `schema = \"evolve\"` is set. It only ever appends here.
 # A column keeps its type and its place for ever: do not reorder, retype or remove one whose table is in a lake, keep this file
 # with the configuration, and put later columns of your own for these tables at its end. `sensitive` may be taken away: they
-# are marked because `_extra`, where they stood, is.
+# are marked because `_extra`, where they stood, is; those without a `class` go with `extra` in the settings of privacy.
 ";
 
 /// Counts of surprises by resource, place and kind: which types were found how often.
@@ -114,8 +115,9 @@ pub fn propose(provider: &Provider, seen: &Seen) -> Vec<Adoption> {
             match judged(resource, &place, &kind, &found) {
                 None => {}
                 Some(Judged::Column(source, ty)) => {
-                    let column =
-                        Column { source: source.clone(), sensitive: true, ..Column::plain(&names.name(&source), ty) };
+                    let class = likely_class(provider, &source, &ty);
+                    let column = Column { sensitive: true, class, ..Column::plain(&names.name(&source), ty) };
+                    let column = Column { source: source.clone(), ..column };
                     adoption.columns.push(Proposed { column, note: said(&found) });
                 }
                 Some(Judged::Rest(why)) => adoption.rest.push(format!("{place}: {}; {why}", said(&found))),
@@ -462,7 +464,7 @@ mod tests {
         # Columns that Hirelake adopted by itself, because `schema = "evolve"` is set. It only ever appends here.
         # A column keeps its type and its place for ever: do not reorder, retype or remove one whose table is in a lake, keep this file
         # with the configuration, and put later columns of your own for these tables at its end. `sensitive` may be taken away: they
-        # are marked because `_extra`, where they stood, is.
+        # are marked because `_extra`, where they stood, is; those without a `class` go with `extra` in the settings of privacy.
 
         [[extend]]
         name = "users"

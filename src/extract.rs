@@ -238,10 +238,10 @@ impl<'a> Pager<'a> {
         }
     }
 
-    /// The same of one parent's children: `:id` in the path is its key.
+    /// The same of one parent's children: `:id` in the path is its key, `:parent` that of its own parent.
     #[must_use]
-    pub fn of_parent(mut self, id: &str) -> Self {
-        self.path = with_id(&self.resource.path, id);
+    pub fn of_parent(mut self, above: &str, id: &str) -> Self {
+        self.path = with_ids(&self.resource.path, above, id);
         self
     }
 
@@ -390,6 +390,10 @@ fn with_id(path: &str, id: &str) -> String {
     encoded(path, ":id", id)
 }
 
+fn with_ids(path: &str, above: &str, id: &str) -> String {
+    with_id(&encoded(path, ":parent", above), id)
+}
+
 fn encoded(path: &str, place: &str, id: &str) -> String {
     let encoded: String = url::form_urlencoded::byte_serialize(id.as_bytes()).collect();
     path.replace(place, &encoded.replace('+', "%20"))
@@ -425,7 +429,7 @@ pub async fn document(
     query: &[(String, String)],
     priority: Priority,
 ) -> (u64, Result<Document, ExtractError>) {
-    let path = encoded(&encoded(&resource.path, ":parent", parent), ":id", id);
+    let path = with_ids(&resource.path, parent, id);
     let mut attempts = 1;
     let answered = session
         .download(&path, query, priority, |answer: Answer| {

@@ -200,6 +200,9 @@ pub struct ResourceReport {
     /// Whether its schema is frozen and it met surprises: what held them was not loaded.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub frozen: bool,
+    /// Whether the settings of privacy drop what the catalogue does not expect.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub drops_extra: bool,
     /// Surprises.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub drift: Vec<DriftCount>,
@@ -408,7 +411,11 @@ impl Report {
                         .take(5)
                         .map(|d| format!("{} {} {} ×{}", d.kind, d.place, d.found, d.count))
                         .collect();
-                    let kept = if r.frozen { "whose records were not loaded" } else { "kept in _extra" };
+                    let kept = match (r.frozen, r.drops_extra) {
+                        (true, _) => "whose records were not loaded",
+                        (false, true) => "dropped, as the settings of privacy say",
+                        (false, false) => "kept in _extra",
+                    };
                     all.push(format!(
                         "note: {tenant}/{resource}: fields that the catalogue does not expect, {kept}: {}",
                         kinds.join(", ")

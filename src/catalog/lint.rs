@@ -11,8 +11,9 @@ use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
 use super::parse::{CatalogError, Entry, Faults, RawFile, Source, examine_all, resource, toml_files};
-use super::propose::{is_personal, is_time_like};
-use super::{Column, ColumnType, Mode, Provider, Resource, describe};
+use super::privacy::held_by;
+use super::propose::{is_personal, is_time_like, likely_class};
+use super::{Class, Column, ColumnType, Mode, Provider, Resource, describe};
 
 /// Mistakes of one file after which it is read no further: somebody has enough to do by then.
 const MOST_MISTAKES: usize = 200;
@@ -515,6 +516,15 @@ impl Looking<'_> {
                 }
             };
             self.warn(at, message, "add `sensitive = true`: it is blanked when the person is deleted");
+        } else if c.sensitive && c.class.is_none() && held_by(&self.provider.resources, self.resource, c).is_none() {
+            let message = format!("column `{}` is sensitive and of no class", c.name);
+            let class = likely_class(self.provider, &c.source, &c.ty);
+            let class = class
+                .map_or_else(|| Class::ALL.map(|c| format!("`{c}`")).join(", "), |class| format!("`{class}`, perhaps"));
+            let hint = format!(
+                "add `class = …` ({class}): settings of privacy by class miss it, and only `extra` concerns it"
+            );
+            self.warn(at, message, &hint);
         }
     }
 }
@@ -664,6 +674,10 @@ columns = [{ name = "id", type = "text" }, { name = "opportunity_id", type = "re
 [[extend]]
 name = "opportunities"
 columns = [{ name = "personal_email", type = "text" }, { name = "mood", type = "text" }]
+
+[[extend]]
+name = "users"
+columns = [{ name = "user_agent", type = "text", sensitive = true }, { name = "humour", type = "text", sensitive = true }]
 "#), @r#"
         warning: mine.toml:3:8: resource `hooks`: it does not say what it is
           hint: add `about = "…"`: `hirelake catalog` shows it
@@ -683,6 +697,10 @@ columns = [{ name = "personal_email", type = "text" }, { name = "mood", type = "
           hint: fill a column from the parent's time (`from_parent`) and name it in `partition`
         warning: mine.toml:33:21: resource `opportunities`: column `personal_email` looks like a person's and is not marked
           hint: add `sensitive = true`: it is blanked when the person is deleted
+        warning: mine.toml:37:21: resource `users`: column `user_agent` is sensitive and of no class
+          hint: add `class = …` (`technical`, perhaps): settings of privacy by class miss it, and only `extra` concerns it
+        warning: mine.toml:37:79: resource `users`: column `humour` is sensitive and of no class
+          hint: add `class = …` (`identity`, `contact`, `free_text`, `answers`, `documents`, `pay`, `technical`, `protected`): settings of privacy by class miss it, and only `extra` concerns it
         "#);
     }
 

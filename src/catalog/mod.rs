@@ -22,7 +22,9 @@ pub(crate) use parse::camel_case;
 pub(crate) use parse::shortened;
 pub use parse::{CatalogError, embedded, is_plain_path, load};
 pub use privacy::{Act, Class, Privacy, held_by};
-pub use propose::{Names, Proposed, extension, is_personal, may_be_time, proposal, quoted};
+pub use propose::{
+    Names, Proposed, extension, is_known_as_personal, is_personal, likely_class, may_be_time, proposal, quoted,
+};
 pub use show::{describe, overview};
 pub use table::{
     DELETED_AT, EXTRA, Granularity, HASH, Layout, Order, PartitionValue, SYNCED_AT, SYSTEM_COLUMNS, Table, arrow_type,

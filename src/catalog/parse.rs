@@ -1435,8 +1435,12 @@ fn children(
     }
     if let (Some(content), Some(at)) = (&resource.content, &raw.content) {
         documents(entry, resource, carrier, content, at)?;
-    } else if let Some(path) = raw.path.as_ref().filter(|_| resource.path.contains(":parent")) {
-        return Err(entry.fault(path, "key `path`: `:parent` has a meaning only with `content`", None));
+    }
+    if let Some(path) = raw.path.as_ref().filter(|_| resource.path.contains(":parent"))
+        && carrier.parent.is_none()
+    {
+        let message = format!("key `path`: `{}` has no parent that `:parent` could be", carrier.name);
+        return Err(entry.fault(path, message, None));
     }
     filled_from(entry, resource, carrier)?;
     if raw.parent.is_none() {
@@ -1476,10 +1480,6 @@ fn documents(
             let message = format!("key `content`: `{}` has no column `{name}`", carrier.name);
             return Err(entry.fault(at, message, None));
         }
-    }
-    if resource.path.contains(":parent") && carrier.parent.is_none() {
-        let message = format!("key `path`: `{}` has no parent that `:parent` could be", carrier.name);
-        return Err(entry.fault(at, message, None));
     }
     Ok(())
 }

@@ -100,12 +100,18 @@ pub struct Privacy {
 }
 
 impl Privacy {
-    /// What becomes of a column.
+    /// What becomes of a column. One that is sensitive and of no class is of what nobody has said yet what it is, and goes with
+    /// undeclared fields, among which it was before somebody (or an evolving table) declared it. `all`: every resource of the
+    /// provider.
     #[must_use]
-    pub fn act(&self, resource: &Resource, column: &Column) -> Act {
+    pub fn act(&self, all: &[Resource], resource: &Resource, column: &Column) -> Act {
         let own = self.columns.get(&(resource.name.clone(), column.name.clone()));
         let class = || column.class.and_then(|c| self.classes.get(&c));
-        own.or_else(class).copied().unwrap_or(Act::Keep)
+        let unknown = column.sensitive && column.class.is_none() && self.drop_extra;
+        own.or_else(class).copied().unwrap_or_else(|| match unknown && held_by(all, resource, column).is_none() {
+            true => Act::Drop,
+            false => Act::Keep,
+        })
     }
 }
 
@@ -200,10 +206,27 @@ mod tests {
         privacy.classes.insert(Class::Contact, Act::Drop);
         privacy.columns.insert((r.name.clone(), "emails".into()), Act::Pseudonymize);
         privacy.columns.insert((r.name.clone(), "stage".into()), Act::Drop);
-        let act = |name: &str| privacy.act(r, r.column(name).unwrap());
+        let act = |name: &str| privacy.act(&p.resources, r, r.column(name).unwrap());
         assert_eq!(
             ["emails", "phones", "name", "stage"].map(act),
             [Act::Pseudonymize, Act::Drop, Act::Keep, Act::Drop]
         );
+    }
+
+    #[test]
+    fn a_sensitive_column_of_no_class_goes_with_what_is_undeclared() {
+        let p = embedded().unwrap();
+        let mut r = p.resource("opportunities").unwrap().clone();
+        for name in ["stage", "id"] {
+            let c = r.columns.iter_mut().find(|c| c.name == name).unwrap();
+            c.sensitive = true;
+        }
+        let act = |privacy: &Privacy, name: &str| privacy.act(&p.resources, &r, r.column(name).unwrap());
+        let mut privacy = Privacy { drop_extra: true, ..Privacy::default() };
+        // A row is found by its key, whatever is said of it.
+        assert_eq!(["stage", "id", "name"].map(|c| act(&privacy, c)), [Act::Drop, Act::Keep, Act::Keep]);
+        privacy.columns.insert((r.name.clone(), "stage".into()), Act::Keep);
+        assert_eq!(act(&privacy, "stage"), Act::Keep);
+        assert_eq!(act(&Privacy::default(), "stage"), Act::Keep);
     }
 }

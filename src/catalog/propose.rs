@@ -5,44 +5,44 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::parse::{MAX_NAME_BYTES, camel_case};
-use super::{ByDefault, Column, ColumnType, Mode, Paging, Resource};
+use super::{ByDefault, Class, Column, ColumnType, Mode, Paging, Provider, Resource};
 
-/// Words that say of a field that it is about a person.
-const PERSONAL: [&str; 34] = [
-    "address",
-    "addresses",
-    "birth",
-    "birthdate",
-    "birthday",
-    "comment",
-    "comments",
-    "compensation",
-    "cv",
-    "disability",
-    "email",
-    "emails",
-    "ethnicity",
-    "firstname",
-    "fullname",
-    "gender",
-    "headline",
-    "lastname",
-    "linkedin",
-    "links",
-    "mail",
-    "mobile",
-    "nationality",
-    "note",
-    "notes",
-    "passport",
-    "phone",
-    "phones",
-    "race",
-    "resume",
-    "salary",
-    "ssn",
-    "surname",
-    "veteran",
+/// Words that say of a field that it is about a person, and what of one.
+const PERSONAL: [(&str, Class); 34] = [
+    ("address", Class::Contact),
+    ("addresses", Class::Contact),
+    ("birth", Class::Protected),
+    ("birthdate", Class::Protected),
+    ("birthday", Class::Protected),
+    ("comment", Class::FreeText),
+    ("comments", Class::FreeText),
+    ("compensation", Class::Pay),
+    ("cv", Class::Documents),
+    ("disability", Class::Protected),
+    ("email", Class::Contact),
+    ("emails", Class::Contact),
+    ("ethnicity", Class::Protected),
+    ("firstname", Class::Identity),
+    ("fullname", Class::Identity),
+    ("gender", Class::Protected),
+    ("headline", Class::FreeText),
+    ("lastname", Class::Identity),
+    ("linkedin", Class::Contact),
+    ("links", Class::Contact),
+    ("mail", Class::Contact),
+    ("mobile", Class::Contact),
+    ("nationality", Class::Protected),
+    ("note", Class::FreeText),
+    ("notes", Class::FreeText),
+    ("passport", Class::Identity),
+    ("phone", Class::Contact),
+    ("phones", Class::Contact),
+    ("race", Class::Protected),
+    ("resume", Class::Documents),
+    ("salary", Class::Pay),
+    ("ssn", Class::Identity),
+    ("surname", Class::Identity),
+    ("veteran", Class::Protected),
 ];
 /// Words that make a `name` a person's.
 const OF_A_PERSON: [&str; 12] = [
@@ -68,11 +68,51 @@ fn words(name: &str) -> Vec<String> {
 /// Whether a field's name says that it holds something of a person.
 #[must_use]
 pub fn is_personal(name: &str) -> bool {
+    class_by_name(name).is_some()
+}
+
+/// What a field says of a person, by its name.
+fn class_by_name(name: &str) -> Option<Class> {
     let words = words(name);
-    let has = |list: &[&str]| words.iter().any(|w| list.contains(&w.as_str()));
     // `resume_id` and `email_count` are about the thing.
-    let only_about = words.last().is_some_and(|w| matches!(w.as_str(), "id" | "ids" | "count" | "at"));
-    !only_about && (has(&PERSONAL) || words == ["name"] || words.iter().any(|w| w == "name") && has(&OF_A_PERSON))
+    if words.last().is_some_and(|w| matches!(w.as_str(), "id" | "ids" | "count" | "at")) {
+        return None;
+    }
+    let by_word = PERSONAL.iter().find(|(word, _)| words.iter().any(|w| w == word)).map(|(_, class)| *class);
+    let of_a_person = || words.iter().any(|w| OF_A_PERSON.contains(&w.as_str()));
+    let is_name = || words == ["name"] || words.iter().any(|w| w == "name") && of_a_person();
+    by_word.or_else(|| is_name().then_some(Class::Identity))
+}
+
+/// What a field of a record likely says of a person: as the catalogue has it of fields that are called so, else by its name and
+/// those of its own fields.
+#[must_use]
+pub fn likely_class(provider: &Provider, source: &str, ty: &ColumnType) -> Option<Class> {
+    let mut inner = ty;
+    while let ColumnType::List(item) = inner {
+        inner = item;
+    }
+    let of_fields = || match inner {
+        ColumnType::Struct(fields) => fields.iter().find_map(|f| likely_class(provider, &f.source, &f.ty)),
+        _ => None,
+    };
+    known_class(provider, source).or_else(|| class_by_name(source)).or_else(of_fields)
+}
+
+/// Whether every table of the catalogue that has a field of that name takes it for a person's.
+#[must_use]
+pub fn is_known_as_personal(provider: &Provider, source: &str) -> bool {
+    let mut called_so = provider.resources.iter().flat_map(|r| &r.columns).filter(|c| c.source == source).peekable();
+    called_so.peek().is_some() && called_so.all(|c| c.sensitive)
+}
+
+/// The class that most tables give to fields of that name. What is protected is so by its table: there a stage is, too.
+fn known_class(provider: &Provider, source: &str) -> Option<Class> {
+    let columns = || provider.resources.iter().flat_map(|r| &r.columns).filter(|c| c.source == source);
+    let count = |class: Class| columns().filter(|c| c.class == Some(class)).count();
+    let known = Class::ALL.into_iter().filter(|class| *class != Class::Protected && count(*class) > 0);
+    // Of as many, the first.
+    known.rev().max_by_key(|class| count(*class))
 }
 
 /// Whether a field whose numbers could be times may hold times, by its name.
@@ -168,6 +208,9 @@ fn column(out: &mut String, c: &Column, depth: usize) {
     }
     if c.sensitive {
         out.push_str(", sensitive = true");
+    }
+    if let Some(class) = c.class {
+        out.push_str(&format!(", class = {}", quoted(class.word())));
     }
     if let Some(from) = &c.from_parent {
         out.push_str(&format!(", from_parent = {}", quoted(from)));
@@ -295,5 +338,26 @@ mod tests {
             assert!(is_time_like(time), "{time}");
         }
         assert!(!["format", "state", "update", "number"].iter().any(|n| is_time_like(n)));
+    }
+
+    #[test]
+    fn a_class_is_taken_from_columns_of_that_name_and_else_from_the_name() {
+        let p = crate::catalog::embedded().unwrap();
+        let fields = vec![Column::plain("street", ColumnType::Text), Column::plain("mobile", ColumnType::Text)];
+        let text = ColumnType::Text;
+        for (source, ty, class) in [
+            ("userAgent", text.clone(), Some(Class::Technical)),
+            ("company", text.clone(), Some(Class::FreeText)),
+            ("workEmail", text.clone(), Some(Class::Contact)),
+            ("baseSalary", text.clone(), Some(Class::Pay)),
+            ("whereabouts", ColumnType::List(Box::new(ColumnType::Struct(fields))), Some(Class::Contact)),
+            ("colour", text.clone(), None),
+            ("resumeId", text, None),
+        ] {
+            assert_eq!(likely_class(&p, source, &ty), class, "{source}");
+        }
+        assert!(is_known_as_personal(&p, "userAgent") && !is_known_as_personal(&p, "stage"));
+        // Some tables have it of a person, and some of a thing.
+        assert!(!is_known_as_personal(&p, "name"));
     }
 }

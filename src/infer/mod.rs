@@ -160,9 +160,10 @@ fn checked<'p>(provider: &'p Provider, ask: &Ask) -> Result<Option<&'p Resource>
             "begin with `/`, below the API base; parameters are given with --query",
         );
     }
-    let ids = path.split('/').filter(|part| part.starts_with(':')).count();
+    let ids = path.split('/').filter(|part| part.starts_with(':') && *part != ":parent").count();
+    let above = path.split('/').filter(|part| *part == ":parent").count();
     let Some(name) = &ask.children_of else {
-        if ids == 0 {
+        if ids + above == 0 {
             return Ok(None);
         }
         return unusable(
@@ -183,6 +184,12 @@ fn checked<'p>(provider: &'p Provider, ask: &Ask) -> Result<Option<&'p Resource>
             near.map_or_else(|| "`hirelake catalog` lists them".to_owned(), |n| format!("did you mean `{n}`?")),
         );
     };
+    if above > 0 && carrier.parent.is_none() {
+        return unusable(
+            format!("`{name}` has no parent that `:parent` could be"),
+            "leave it out, or name another resource",
+        );
+    }
     match carrier.key.as_slice() {
         [key] if carrier.column(key).is_some_and(|c| matches!(c.ty, ColumnType::Text | ColumnType::Ref)) => {}
         _ => {
@@ -229,17 +236,17 @@ async fn look(world: &World, ask: &Ask, carrier: Option<&Resource>, session: &Se
         );
     }
     let mut last = None;
-    for id in parents {
+    for parent in parents {
         if sight.shape.objects >= ENOUGH || world.stop.is_cancelled() {
             break;
         }
-        let mut end = sight.read(session, &probe, Some(&id), 1).await;
+        let mut end = sight.read(session, &probe, Some(&parent), 1).await;
         if matches!(end, Err(ExtractError::Refused { status: 400, .. }))
             && sight.answers == 0
             && probe.paging != Paging::Single
         {
             probe.paging = Paging::Single;
-            end = sight.read(session, &probe, Some(&id), 1).await;
+            end = sight.read(session, &probe, Some(&parent), 1).await;
         }
         match end {
             Ok(()) => sight.parents += 1,
@@ -254,19 +261,23 @@ async fn look(world: &World, ask: &Ask, carrier: Option<&Resource>, session: &Se
     }
 }
 
-/// Keys of the newest living parents that the lake has.
-async fn newest_parents(world: &World, ask: &Ask, carrier: &Resource) -> Result<Vec<String>, InferError> {
+/// Keys of the newest living parents that the lake has, each behind that of its own parent (empty where there is none).
+async fn newest_parents(world: &World, ask: &Ask, carrier: &Resource) -> Result<Vec<(String, String)>, InferError> {
     let table = world.config.table(carrier).map_err(SyncError::from)?;
     let store = world.lake.owned_by(ask.tenant.as_str());
     let lake = Lake::new(store, ask.tenant.clone(), world.config.scratch.clone());
     let values: BTreeSet<_> = load::partition_values(&lake, &table).await.map_err(SyncError::from)?;
     let mut parents = Vec::new();
     let Some(key) = carrier.key.first() else { return Ok(parents) };
+    let columns: Vec<&str> = std::iter::once(key.as_str()).chain(carrier.parent.as_deref()).collect();
     for value in values.into_iter().rev() {
-        let batches = load::living_rows(&lake, &table, value, &[key]).await.map_err(SyncError::from)?;
+        let batches = load::living_rows(&lake, &table, value, &columns).await.map_err(SyncError::from)?;
         for batch in batches.iter().rev() {
-            let Some(keys) = batch.column_by_name(key).and_then(|c| c.as_string_opt::<i32>()) else { continue };
-            let ids = (0..keys.len()).rev().filter(|&i| keys.is_valid(i)).map(|i| keys.value(i).to_owned());
+            let text = |name: &str| batch.column_by_name(name).and_then(|c| c.as_string_opt::<i32>());
+            let Some(keys) = text(key) else { continue };
+            let above = carrier.parent.as_deref().and_then(text);
+            let pair = |i: usize| (above.map_or("", |a| a.value(i)).to_owned(), keys.value(i).to_owned());
+            let ids = (0..keys.len()).rev().filter(|&i| keys.is_valid(i)).map(pair);
             parents.extend(ids.take(ask.parents.saturating_sub(parents.len())));
         }
         if parents.len() >= ask.parents {
@@ -310,12 +321,12 @@ impl Sight {
         &mut self,
         session: &Session,
         probe: &Resource,
-        parent: Option<&str>,
+        parent: Option<&(String, String)>,
         pages: usize,
     ) -> Result<(), ExtractError> {
         let mut pager = Pager::new(session, probe, Vec::new(), &[]);
-        if let Some(id) = parent {
-            pager = pager.of_parent(id);
+        if let Some((above, id)) = parent {
+            pager = pager.of_parent(above, id);
         }
         let (next_key, more_key) = match &probe.paging {
             Paging::Token { next, more, .. } => (next.as_str(), more.as_str()),
@@ -478,7 +489,7 @@ fn propose(provider: &Provider, ask: &Ask, carrier: Option<&Resource>, sight: &S
     let mut names = Names::of(&resource);
     let keys: Vec<&str> = key.iter().map(String::as_str).collect();
     let skip: Vec<&str> = filled.iter().map(String::as_str).collect();
-    let (mut columns, rest) = sight.shape.columns(&mut names, &keys, &skip);
+    let (mut columns, rest) = sight.shape.columns(provider, &mut names, &keys, &skip);
     // Its own key first, as everywhere.
     columns.sort_by_key(|p| !keys.contains(&p.column.source.as_str()));
     let named = |wire: &String| {
@@ -494,7 +505,8 @@ fn propose(provider: &Provider, ask: &Ask, carrier: Option<&Resource>, sight: &S
     let from = carrier.map(|c| format!(" for {} {}", sight.parents, c.name)).unwrap_or_default();
     text += &format!("# GET {}: {records} records in {answers}{from}.\n", ask.path);
     text += "# Look it over, say what it is in `about`, and try it: `hirelake catalog lint FILE`. Types are for ever once a lake has\n";
-    text += "# the table; `sensitive` is what is blanked when a person is deleted, and only guessed here.\n";
+    text += "# the table; `sensitive` is what is blanked when a person is deleted, `class` what settings of privacy know it by: both\n";
+    text += "# are only guessed here.\n";
     if resource.scope.is_none() {
         text += "# No scope goes by its name: say `scope = \"…\"` if it needs one, or the consent will not ask for it. Read when named\n";
         text += "# among a tenant's `resources`.\n";

@@ -4,7 +4,9 @@ use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
-use crate::catalog::{Column, ColumnType, Names, Proposed, is_personal, may_be_time};
+use crate::catalog::{
+    Class, Column, ColumnType, Names, Proposed, Provider, is_known_as_personal, is_personal, likely_class, may_be_time,
+};
 
 /// Structs inside each other that are proposed; what nests deeper is read more easily out of JSON.
 const MOST_DEPTH: usize = 3;
@@ -261,15 +263,24 @@ impl Shape {
     }
 
     /// Columns for the fields of records, and sentences about those that cannot have one yet.
-    pub(super) fn columns(&self, names: &mut Names, keys: &[&str], skip: &[&str]) -> (Vec<Proposed>, Vec<String>) {
+    pub(super) fn columns(
+        &self,
+        provider: &Provider,
+        names: &mut Names,
+        keys: &[&str],
+        skip: &[&str],
+    ) -> (Vec<Proposed>, Vec<String>) {
         let (mut columns, mut rest) = (Vec::new(), Vec::new());
         for (wire, shape) in self.fields.iter().filter(|(w, _)| !skip.contains(&w.as_str())) {
             let is_key = keys.contains(&wire.as_str());
             let note = shape.said(self.objects);
             match shape.ty(wire, is_key) {
                 Some(ty) => {
-                    let sensitive = !is_key && is_sensitive(wire, &ty);
-                    let column = Column { source: wire.clone(), sensitive, ..Column::plain(&names.name(wire), ty) };
+                    let sensitive = !is_key && (is_known_as_personal(provider, wire) || is_sensitive(wire, &ty));
+                    let text = || is_free_text(wire).then_some(Class::FreeText);
+                    let class = likely_class(provider, wire, &ty).or_else(text).filter(|_| sensitive);
+                    let column = Column { sensitive, class, ..Column::plain(&names.name(wire), ty) };
+                    let column = Column { source: wire.clone(), ..column };
                     columns.push(Proposed { column, note });
                 }
                 None => rest.push(format!("`{wire}` {note}: its type is not known, so it stays in `_extra` for now")),
@@ -279,13 +290,17 @@ impl Shape {
     }
 }
 
+fn is_free_text(name: &str) -> bool {
+    FREE_TEXT.iter().any(|f| name.eq_ignore_ascii_case(f))
+}
+
 /// Whether a column likely holds something of a person.
 fn is_sensitive(name: &str, ty: &ColumnType) -> bool {
     match ty {
         ColumnType::List(item) => is_sensitive(name, item),
         ColumnType::Struct(fields) => is_personal(name) || fields.iter().any(|f| is_sensitive(&f.source, &f.ty)),
         ColumnType::Json => true,
-        ColumnType::Text => is_personal(name) || FREE_TEXT.iter().any(|f| name.eq_ignore_ascii_case(f)),
+        ColumnType::Text => is_personal(name) || is_free_text(name),
         ColumnType::Int { .. } | ColumnType::Float => is_personal(name),
         ColumnType::Bool | ColumnType::Timestamp { .. } | ColumnType::Ref => false,
     }

@@ -192,7 +192,8 @@ impl Children {
         let mut columns: Vec<String> =
             Decoder::of_children(&self.resource, &carrier).parent_columns().map(str::to_owned).collect();
         let content = self.resource.content.as_ref();
-        columns.extend(content.into_iter().flat_map(|c| contents::columns(c, &carrier)).map(str::to_owned));
+        columns.extend(content.into_iter().flat_map(contents::columns).map(str::to_owned));
+        columns.extend(carrier.parent.clone().filter(|_| content.is_some() || self.resource.path.contains(":parent")));
         let mut turns = Turns::new(due, &carrier, columns.iter().map(String::as_str));
         self.read(&mut turns, &terms).await?;
         if content_is_due(self) {
@@ -560,6 +561,7 @@ impl Children {
         self.report.quarantined = self.quarantined;
         self.report.frozen = self.run.is_frozen() && !self.drift.is_empty();
         self.report.drift = drift_counts(&self.drift);
+        self.report.drops_extra = self.run.drops_extra() && !self.drift.is_empty();
         self.report.parents = Some(self.parents);
         let now = self.run.privacy(std::iter::once(&name));
         let former = self.last.is_some() && self.commit.privacy != now;
@@ -598,7 +600,8 @@ async fn read_parent(
 /// Every page of one parent's children.
 async fn read_pages(run: Arc<TenantRun>, resource: Arc<Resource>, carrier: Resource, turn: Turn) -> Read {
     let mut decoder = Decoder::of_children(&resource, &carrier);
-    let mut pager = Pager::new(run.session_of(&resource.name), &resource, Vec::new(), &[]).of_parent(&turn.id);
+    let above = turn.above(&carrier).unwrap_or_default();
+    let mut pager = Pager::new(run.session_of(&resource.name), &resource, Vec::new(), &[]).of_parent(&above, &turn.id);
     // Changed ones go before those whose turn it merely is.
     let urgent = Priority(match turn.why {
         Why::Changed => 2,

@@ -32,9 +32,8 @@ pub(super) struct Fetched {
 }
 
 /// Columns of the parent that are needed beside those that rows are filled from.
-pub(super) fn columns<'a>(content: &'a Content, carrier: &'a Resource) -> impl Iterator<Item = &'a str> {
-    let of_documents = content.documents.iter().filter_map(|d| d.when.as_deref());
-    of_documents.chain(content.ext.as_deref()).chain(carrier.parent.as_deref())
+pub(super) fn columns(content: &Content) -> impl Iterator<Item = &str> {
+    content.documents.iter().filter_map(|d| d.when.as_deref()).chain(content.ext.as_deref())
 }
 
 /// Downloads what there is of a parent.
@@ -47,12 +46,7 @@ pub(super) async fn fetch(
     urgent: Priority,
 ) -> Result<Fetched, SyncError> {
     let decoder = Decoder::of_children(resource, carrier);
-    let text = |name: &str| {
-        let column = turn.batch.column_by_name(name)?.as_string_opt::<i32>()?;
-        let i = turn.row as usize;
-        (!column.is_null(i)).then(|| column.value(i).to_owned())
-    };
-    let above = carrier.parent.as_deref().and_then(text).unwrap_or_default();
+    let above = turn.above(carrier).unwrap_or_default();
     let mut fetched = Fetched { requests: 0, bytes: 0, rows: Vec::new(), end: Ok(()) };
     for document in &content.documents {
         let there = document.when.as_deref().and_then(|w| turn.batch.column_by_name(w));
@@ -75,7 +69,7 @@ pub(super) async fn fetch(
         let row = match came {
             extract::Document::Whole { body, content_type } => {
                 fetched.bytes += body.len() as u64;
-                let ext = content.ext.as_deref().and_then(text);
+                let ext = content.ext.as_deref().and_then(|name| turn.text(name));
                 let path = place(run, carrier, &above, &turn.id, document, ext.as_deref());
                 let sha256: String = Sha256::digest(&body).iter().map(|b| format!("{b:02x}")).collect();
                 let bytes = i64::try_from(body.len()).unwrap_or(i64::MAX);

@@ -1250,6 +1250,7 @@ impl Group {
                 report.quarantined = self.quarantined;
                 report.frozen = run.is_frozen() && !drift.is_empty();
                 report.drift.clone_from(&drift);
+                report.drops_extra = run.drops_extra() && !drift.is_empty();
                 report.cursor = part.last.as_ref().and_then(|l| l.body.cursor());
             }
             let failure = if i == 0 { failure.take() } else { None };

@@ -311,6 +311,19 @@ pub(super) struct Turn {
     pub(super) why: Why,
 }
 
+impl Turn {
+    /// What the parent has in a column of text.
+    pub(super) fn text(&self, column: &str) -> Option<String> {
+        let column = self.batch.column_by_name(column)?.as_string_opt::<i32>()?;
+        let i = self.row as usize;
+        column.is_valid(i).then(|| column.value(i).to_owned())
+    }
+    /// Whose child the parent is itself.
+    pub(super) fn above(&self, carrier: &Resource) -> Option<String> {
+        self.text(carrier.parent.as_deref()?)
+    }
+}
+
 /// Hands out the due parents: those that changed first, the newest ones first. Holds a partition's keys and times.
 pub(super) struct Turns {
     due: Due,

@@ -345,7 +345,7 @@ fn evolve(world: &World, done: &mut BTreeMap<Tenant, TenantReport>) {
     }
     let outcome = adopt::evolve(folder, &world.config.provider, &seen);
     if let Err(error) = &outcome {
-        tracing::warn!(%error, "undeclared fields could not be adopted; they stay in _extra");
+        tracing::warn!(%error, "undeclared fields could not be adopted; they stay undeclared");
     }
     for (tenant, report) in done.iter_mut().filter(|(t, _)| evolves(t)) {
         for (name, r) in &mut report.resources {
@@ -797,6 +797,11 @@ impl TenantRun {
         self.config().tenant(&self.tenant).schema == Schema::Freeze
     }
 
+    /// Whether what the catalogue does not expect is written nowhere.
+    fn drops_extra(&self) -> bool {
+        self.config().tenant(&self.tenant).privacy.drop_extra
+    }
+
     /// Whether somebody asked for what a grant reads by name, so that what is not granted is a failure.
     fn is_named(&self, reader: &Tenant) -> bool {
         self.config().tenant(reader).resources_named || !self.options.resources.is_empty()
@@ -1070,7 +1075,8 @@ impl TenantRun {
         }
         // Without the path nobody would find a document, and none would be known to be wanted.
         let path = resource.column("path").filter(|_| resource.content.is_some());
-        if path.is_some_and(|c| self.config().tenant(&self.tenant).privacy.act(&resource, c) != Act::Keep) {
+        let (privacy, all) = (&self.config().tenant(&self.tenant).privacy, &self.config().provider.resources);
+        if path.is_some_and(|c| privacy.act(all, &resource, c) != Act::Keep) {
             let mode = resource.mode.word().into();
             let mut report = ResourceReport { outcome: Outcome::Skipped, mode, ..ResourceReport::default() };
             report.notes.push("not downloaded: the privacy settings leave out documents".to_owned());
@@ -1102,8 +1108,8 @@ impl TenantRun {
         for (name, done) in touched {
             let living = self.commit_of(&name).await?.map(|c| c.body.living());
             let mode = self.config().provider.resource(name.as_str()).map(|r| r.mode.word().to_owned());
-            let entry = report.resources.entry(name).or_default();
-            entry.mode = mode.unwrap_or_default();
+            let of_its_own = || ResourceReport { mode: mode.unwrap_or_default(), ..ResourceReport::default() };
+            let entry = report.resources.entry(name).or_insert_with(of_its_own);
             add(entry, done.rows);
             entry.partitions_rewritten += done.rewritten.len() as u64;
             entry.rows = living.unwrap_or(entry.rows);

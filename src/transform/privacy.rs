@@ -112,7 +112,7 @@ impl Rules {
     #[must_use]
     pub fn new(resource: &Resource, all: &[Resource], privacy: &Privacy) -> Option<Self> {
         let rule = |c: &Column, act| Rule { name: c.name.clone(), source: c.source.clone(), ty: c.ty.clone(), act };
-        let acts = resource.columns.iter().map(|c| rule(c, privacy.act(resource, c)));
+        let acts = resource.columns.iter().map(|c| rule(c, privacy.act(all, resource, c)));
         let mut columns: Vec<Rule> = acts.filter(|rule| rule.act != Act::Keep).collect();
         // A key that is made of the whole content would give dropped answers away to whoever tries them all.
         let made = resource.content_key.as_ref().filter(|_| !columns.is_empty()).and_then(|k| resource.column(k));

@@ -122,6 +122,39 @@ async fn evolving_tenants_have_the_column_in_the_next_run_in_every_file_and_for_
     bench.assert_right("acme").await;
 }
 
+/// What was in `_extra` yesterday and is a column today is of the same person.
+#[tokio::test(start_paused = true)]
+async fn an_adopted_column_is_dropped_where_undeclared_fields_are() {
+    let mut bench = Setup::new(30).start().await;
+    let privacy = "[defaults.privacy]\nextra = \"drop\"\n";
+    let folder = bench.under("evolve", privacy);
+    bench.connect("acme").await;
+    let ids = bench.ids("opportunities");
+    for (field, value) in [("favouriteColour", json!("canary-green")), ("workEmail", json!("canary@work"))] {
+        bench.set("opportunities", &ids[1], field, value);
+    }
+    let report = bench.sync().await;
+    let said = report.troubles().join("\n");
+    assert!(said.contains("does not expect, dropped, as the settings of privacy say: undeclared /favour"), "{said}");
+    let text = std::fs::read_to_string(folder.join(EVOLVED)).unwrap();
+    assert!(text.contains(r#"{ name = "work_email", type = "text", sensitive = true, class = "contact" }"#), "{text}");
+
+    let again = async |bench: &mut Bench, privacy: &str| {
+        bench.under("evolve", privacy);
+        bench.sync_with(Options { full: true, ..Options::default() }).await;
+        let row = bench.table("acme", "opportunities").await.remove(&ids[1]).unwrap();
+        ["favourite_colour", "work_email"].map(|c| row.get(c).cloned().unwrap_or_default())
+    };
+    // The one is of no class and goes with what is undeclared; the other goes with its class, or as somebody says.
+    assert_eq!(again(&mut bench, privacy).await, ["", "canary@work"]);
+    assert_eq!(
+        again(&mut bench, "[defaults.privacy]\ncontact = \"drop\"\n").await,
+        ["canary-green", ""]
+    );
+    let both = format!("{privacy}contact = \"drop\"\n\"opportunities.favourite_colour\" = \"keep\"\n");
+    assert_eq!(again(&mut bench, &both).await, ["canary-green", ""]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_frozen_resource_commits_nothing_of_what_drifted() {
     let mut bench = Setup::new(100).start().await;

@@ -519,7 +519,7 @@ fn a_tenants_word_counts_before_its_apps_and_that_before_the_defaults() {
         for table in ["opportunities", "contacts"] {
             let resource = config.provider.resource(table).unwrap();
             assert_eq!(
-                of.privacy.act(resource, resource.column("name").unwrap()),
+                of.privacy.act(&config.provider.resources, resource, resource.column("name").unwrap()),
                 Act::Keep,
                 "a column before its class"
             );
