@@ -364,11 +364,13 @@ fn judge(
     }
     match &t.last_run {
         // A failure from before the newest consent is history.
-        Some(LastRun { error: Some(error), ended, .. }) if *ended >= g.connected_at => {
+        Some(LastRun { error: Some(error), ended, run, .. }) if *ended >= g.connected_at => {
             say(
                 ExitCode::Partial,
                 format!("its last run failed: {error}"),
-                "see that run's report; run `hirelake sync` again".into(),
+                format!(
+                    "its report, `reports/{run}.json` in the state, tells all of it; then `hirelake sync --tenant {tenant}`"
+                ),
             );
         }
         // A part is read in its tenant's runs.

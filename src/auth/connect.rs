@@ -50,6 +50,11 @@ const ERRORS: [&str; 11] = [
     "consent_required",
     "request_not_supported",
 ];
+/// How a seed's print is kept when nothing came of it.
+fn in_vain(print: &str) -> String {
+    format!("in-vain/{print}")
+}
+
 /// Successors of one seed's file that may lie beside it.
 const MOST_SUCCESSORS: u32 = 100;
 /// How long between two looks at a tenant that is busy.
@@ -557,7 +562,17 @@ impl Auth {
         let print = grant::print(&seed);
         let lives = |g: &Grant| !matches!(g.standing, Standing::Dead { .. } | Standing::Disconnected);
         // By force too, while something works: the provider may end the family over a token that comes twice.
-        if former.as_ref().is_some_and(|f| f.body.seeds.contains(&print) && (!force || lives(&f.body))) {
+        let known = former.as_ref().filter(|f| !force || lives(&f.body)).map(|f| &f.body);
+        if known.is_some_and(|g| g.seeds.contains(&in_vain(&print))) {
+            return Err(Self::connect_error(
+                tenant,
+                Refused::SeedRefused,
+                "this refresh token was given before, in vain",
+                "it is not tried again, because a used one could end all that came of it: get a new one from where it is from, or \
+                 its successor, if the first try left one beside its file; the grant that was stored before is kept",
+            ));
+        }
+        if known.is_some_and(|g| g.seeds.contains(&print)) {
             tracing::warn!(%tenant, "this refresh token was given before and is used up; the stored grant is kept");
             let open = self.open(tenant, lease).await?.token(None).await?;
             let missing = self.missing(tenant, &open.grant.scopes);
@@ -646,10 +661,11 @@ impl Auth {
         }
     }
 
-    /// Notes on the stored grant that a seed was tried in vain.
+    /// Notes on the stored grant that a seed was tried in vain: it is no more to be tried than one that was taken, and no more is
+    /// it a success.
     async fn remember_seed(&self, tenant: &Tenant, former: Option<Entry<Grant>>, print: &str) -> Result<(), AuthError> {
         if let Some(former) = former {
-            self.state.grants(tenant).append(former.n, former.body.and_seed(print)).await?;
+            self.state.grants(tenant).append(former.n, former.body.and_seed(&in_vain(print))).await?;
         }
         Ok(())
     }

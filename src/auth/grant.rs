@@ -84,7 +84,7 @@ pub struct Grant {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account: Option<String>,
     /// Prints of refresh tokens that were given as seeds: one that comes again is not tried again, because it is used up and
-    /// would take the whole family with it.
+    /// would take the whole family with it. Those that were tried in vain begin with `in-vain/`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub seeds: Vec<String>,
     /// First consent.

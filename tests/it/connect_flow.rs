@@ -613,6 +613,21 @@ async fn an_api_key_takes_the_place_of_a_consent_only_by_force() {
     bench.assert_right("acme").await;
 }
 
+/// Whoever tries the same file again is not told that all is well.
+#[tokio::test(start_paused = true)]
+async fn a_seed_that_was_refused_is_refused_again_without_asking() {
+    let bench = bench().await;
+    bench.connect("acme").await;
+    for asked in [true, false] {
+        bench.control.reset_stats();
+        let tried = seed(&bench, "no-token-of-anybody", CredentialKind::OAuth, false).await;
+        assert_eq!(refused(tried), Some(Refused::SeedRefused));
+        assert_eq!(!bench.control.stats().requests.is_empty(), asked);
+    }
+    bench.sync().await;
+    bench.assert_right("acme").await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_credential_of_another_account_is_told_by_what_the_lake_holds() {
     use CredentialKind::{ApiKey, OAuth};

@@ -147,10 +147,7 @@ async fn an_adopted_column_is_dropped_where_undeclared_fields_are() {
     };
     // The one is of no class and goes with what is undeclared; the other goes with its class, or as somebody says.
     assert_eq!(again(&mut bench, privacy).await, ["", "canary@work"]);
-    assert_eq!(
-        again(&mut bench, "[defaults.privacy]\ncontact = \"drop\"\n").await,
-        ["canary-green", ""]
-    );
+    assert_eq!(again(&mut bench, "[defaults.privacy]\ncontact = \"drop\"\n").await, ["canary-green", ""]);
     let both = format!("{privacy}contact = \"drop\"\n\"opportunities.favourite_colour\" = \"keep\"\n");
     assert_eq!(again(&mut bench, &both).await, ["canary-green", ""]);
 }
