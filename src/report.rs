@@ -391,10 +391,16 @@ impl Report {
             self.stopped_at.iter().map(|why| format!("note: stopped: {why}\nhint: run again; it goes on there")),
         );
         for (tenant, t) in &self.tenants {
-            all.extend(t.failures.iter().map(|f| match &f.resource {
-                Some(r) => format!("error: {tenant}/{r}: {f}"),
-                None => format!("error: {tenant}: {f}"),
-            }));
+            for (f, alike) in t.told_failures() {
+                all.push(match &f.resource {
+                    Some(r) => format!("error: {tenant}/{r}: {f}"),
+                    None => format!("error: {tenant}: {f}"),
+                });
+                if !alike.is_empty() {
+                    let names: Vec<String> = alike.iter().map(|r| format!("{tenant}/{r}")).collect();
+                    all.push(format!("error: the same met {} more: {}", names.len(), names.join(", ")));
+                }
+            }
             all.extend(t.notes.iter().map(|n| format!("note: {tenant}: {n}")));
             for (resource, r) in &t.resources {
                 all.extend(r.notes.iter().map(|n| format!("note: {tenant}/{resource}: {n}")));
@@ -424,6 +430,22 @@ impl Report {
             }
         }
         all
+    }
+}
+
+impl TenantReport {
+    /// The failures as people are told them, each with the further resources that met the same: when a provider answers nobody,
+    /// twenty sentences say no more than one does. The report itself has them all.
+    fn told_failures(&self) -> Vec<(&Failure, Vec<&ResourceName>)> {
+        let mut told: Vec<(&Failure, Vec<&ResourceName>)> = Vec::new();
+        for f in &self.failures {
+            let alike = |of: &Failure| of.code == f.code && of.hint == f.hint && of.resource.is_some();
+            match (&f.resource, told.iter_mut().find(|(of, _)| f.code == ExitCode::Provider && alike(of))) {
+                (Some(name), Some((_, more))) => more.push(name),
+                _ => told.push((f, Vec::new())),
+            }
+        }
+        told
     }
 }
 
@@ -483,6 +505,46 @@ mod tests {
         assert_eq!(verdict(vec![failing(&[ExitCode::Storage])]), 7);
         assert_eq!(verdict(vec![failing(&[ExitCode::Bug]), fine()]), 1);
         assert_eq!(verdict(vec![stopped(), fine()]), 6);
+    }
+
+    #[test]
+    fn what_all_resources_met_of_a_provider_is_told_once() {
+        let failure = |name: &str, code, hint: &str| Failure {
+            resource: Some(name.parse().unwrap()),
+            what: format!("GET {name} failed"),
+            hint: Some(hint.into()),
+            code,
+        };
+        let failures = vec![
+            failure("users", ExitCode::Provider, "later"),
+            failure("notes", ExitCode::Partial, "grant it"),
+            failure("tags", ExitCode::Provider, "later"),
+            failure("offers", ExitCode::Partial, "grant it"),
+            failure("files", ExitCode::Provider, "another"),
+            failure("stages", ExitCode::Provider, "later"),
+        ];
+        let tenant = TenantReport { failures, ..TenantReport::default() };
+        let report = Report {
+            run: RunId::new(),
+            version: "0",
+            started: Timestamp::from_ms(0),
+            ended: Timestamp::from_ms(0),
+            code: ExitCode::Partial,
+            stopped_at: None,
+            tenants: [("acme".parse().unwrap(), tenant)].into(),
+        };
+        insta::assert_snapshot!(report.troubles().join("\n"), @r"
+        error: acme/users: GET users failed
+        hint: later
+        error: the same met 2 more: acme/tags, acme/stages
+        error: acme/notes: GET notes failed
+        hint: grant it
+        error: acme/offers: GET offers failed
+        hint: grant it
+        error: acme/files: GET files failed
+        hint: another
+        ");
+        assert_eq!(report.json().matches("failed").count(), 6);
     }
 
     #[test]

@@ -566,6 +566,7 @@ impl TenantJob {
         });
         report.notes.extend(heal::heal(&run).await?);
         let outcome = run.resources(report).await;
+        run.tell_rows(report).await;
         let former = report.former_privacy.len();
         if former > 0 {
             let tables =
@@ -1018,6 +1019,15 @@ impl TenantRun {
         Ok(())
     }
 
+    /// What tables hold that were not opened, because they failed, were skipped or not reached: it stays, and to whoever reads
+    /// the report no rows would be a table that is lost.
+    async fn tell_rows(&self, report: &mut TenantReport) {
+        let untold = report.resources.iter_mut().filter(|(_, r)| r.rows == 0 && r.outcome != Outcome::Done);
+        for (name, entry) in untold {
+            entry.rows = self.commit_of(name).await.ok().flatten().map_or(0, |c| c.body.living());
+        }
+    }
+
     /// Whether this run reads a table.
     fn reads(&self, name: &ResourceName) -> bool {
         self.reads.get().is_some_and(|reads| reads.contains(name))
@@ -1068,9 +1078,7 @@ impl TenantRun {
         let Some(carrier) = carrier else { return Vec::new() };
         if self.world.stop.is_cancelled() {
             let mode = resource.mode.word().into();
-            // What it holds stays, and is told: to whoever reads it, none would be a table that is lost.
-            let rows = self.commit_of(&resource.name).await.ok().flatten().map_or(0, |c| c.body.living());
-            let report = ResourceReport { outcome: Outcome::Stopped, mode, rows, ..ResourceReport::default() };
+            let report = ResourceReport { outcome: Outcome::Stopped, mode, ..ResourceReport::default() };
             return vec![Done { resource: resource.name, report, failure: None, former: false }];
         }
         // Without the path nobody would find a document, and none would be known to be wanted.

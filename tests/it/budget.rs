@@ -103,6 +103,14 @@ async fn a_run_makes_no_more_requests_than_it_may_and_the_next_one_goes_on() {
     assert!(told.contains("all 60 requests of --max-requests are used up"), "{told}");
     assert!(told.contains("goes on with"), "{told}");
     bench.assert_right("acme").await;
+
+    // A table whose turn does not come holds what it held, and the report says so.
+    bench.pass(Duration::from_secs(86_400)).await;
+    let report = bench.sync_with(Options { max_requests: Some(3), ..Options::default() }).await;
+    let children = &report.tenants[&tenant("acme")].resources["notes"];
+    assert_eq!(children.outcome, Outcome::Stopped);
+    assert_eq!(children.rows, bench.commit("acme", "notes").await.living());
+    assert!(children.rows > 100);
 }
 
 #[tokio::test(start_paused = true)]
