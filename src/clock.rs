@@ -92,6 +92,25 @@ impl TryFrom<String> for Timestamp {
 pub struct Clock {
     wall_start: Timestamp,
     origin: Instant,
+    /// The same moment by the machine's own clocks: of the time that it is awake, and of the time since it was started.
+    awake: std::time::Instant,
+    up: Option<Duration>,
+}
+
+/// The machine's own clocks differ by so much without its having slept: one of them counts hundredths of seconds.
+const HARDLY_ASLEEP: Duration = Duration::from_secs(1);
+
+/// Time since the machine was started, sleep included, where the system says (Linux: `/proc/uptime`).
+fn up() -> Option<Duration> {
+    let text = std::fs::read_to_string("/proc/uptime").ok()?;
+    let seconds: f64 = text.split_whitespace().next()?.parse().ok()?;
+    Duration::try_from_secs_f64(seconds).ok()
+}
+
+#[cfg(test)]
+thread_local! {
+    /// How long a test wants the machine to have slept.
+    pub(crate) static SLEPT: std::cell::Cell<Duration> = const { std::cell::Cell::new(Duration::ZERO) };
 }
 
 impl Clock {
@@ -103,17 +122,32 @@ impl Clock {
     /// A clock that says `wall_start` now.
     #[must_use]
     pub fn starting_at(wall_start: Timestamp) -> Self {
-        Self { wall_start, origin: Instant::now() }
+        Self { wall_start, origin: Instant::now(), awake: std::time::Instant::now(), up: up() }
     }
     /// The wall-clock time.
     #[must_use]
     pub fn now(&self) -> Timestamp {
         self.wall_start.plus(self.origin.elapsed())
     }
-    /// Time since the clock was made; never goes back.
+    /// Time since the clock was made; never goes back. While the machine sleeps it stands still.
     #[must_use]
     pub fn elapsed(&self) -> Duration {
         self.origin.elapsed()
+    }
+    /// The same with the time in which the machine was suspended, as others saw it pass.
+    #[must_use]
+    pub fn elapsed_for_others(&self) -> Duration {
+        self.elapsed() + self.asleep()
+    }
+
+    fn asleep(&self) -> Duration {
+        #[cfg(test)]
+        let slept = SLEPT.get();
+        #[cfg(not(test))]
+        let slept = Duration::ZERO;
+        let passed = self.up.zip(up()).map(|(then, now)| now.saturating_sub(then));
+        let asleep = passed.unwrap_or_default().saturating_sub(self.awake.elapsed());
+        slept + if asleep < HARDLY_ASLEEP { Duration::ZERO } else { asleep }
     }
 }
 
@@ -134,6 +168,19 @@ mod tests {
         tokio::time::advance(Duration::from_secs(3600)).await;
         assert_eq!(clock.now().ms(), 1_700_003_600_000);
         assert_eq!(clock.elapsed(), Duration::from_secs(3600));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn others_see_the_time_pass_in_which_a_machine_sleeps() {
+        let clock = Clock::system();
+        tokio::time::advance(Duration::from_secs(60)).await;
+        std::thread::sleep(Duration::from_millis(20));
+        assert_eq!(clock.elapsed_for_others(), Duration::from_secs(60), "it was awake");
+        let before = Clock { up: clock.up.map(|up| up.saturating_sub(Duration::from_secs(5))), ..clock };
+        if before.up.is_some() {
+            let passed = before.elapsed_for_others();
+            assert!((63..67).contains(&passed.as_secs()), "{passed:?}");
+        }
     }
 
     #[test]

@@ -120,6 +120,14 @@ pub(super) async fn sync(world: World, args: Sync) -> Result<ExitCode, CliError>
         }
         return Ok(ExitCode::Done);
     }
+    if let Some(path) = &args.report {
+        // Before anybody is asked: at the end of a night's run it is too late to say so.
+        std::fs::File::options().append(true).create(true).open(path).map_err(|source| CliError::Io {
+            what: format!("opening the report {}", path.display()),
+            hint: "nothing was read yet: check that its folder is there, and that this user may write in it",
+            source,
+        })?;
+    }
     world.fit().await?;
     let stop = world.stop.clone();
     let progress = world.progress.clone();

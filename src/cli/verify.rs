@@ -71,7 +71,10 @@ fn lines(path: Option<&Path>) -> Result<Vec<String>, CliError> {
     };
     read.map_err(|source| CliError::Io {
         what: format!("reading {}", path.map_or_else(|| "stdin".to_owned(), |p| p.display().to_string())),
-        hint: "it must be text in UTF-8, a line for each",
+        hint: match source.kind() {
+            std::io::ErrorKind::InvalidData => "it must be text in UTF-8, a line for each",
+            _ => "check that it is there, and that this user may read it",
+        },
         source,
     })?;
     Ok(text.lines().map(str::to_owned).collect())

@@ -134,10 +134,12 @@ pub struct Client {
 #[non_exhaustive]
 pub enum SandboxError {
     /// It has no real authentication, so it is for this machine only.
-    #[error("the sandbox listens on loopback addresses only, not on {0}")]
+    #[error(
+        "the sandbox listens on loopback addresses only, not on {0}\nhint: it asks nobody who they are; give 127.0.0.1 and a port"
+    )]
     NotLoopback(SocketAddr),
     /// The address is taken or not ours.
-    #[error("could not listen on {addr}")]
+    #[error("could not listen on {addr}\nhint: is another one running there? `--listen 127.0.0.1:0` takes a free port")]
     Bind {
         /// What was asked for.
         addr: SocketAddr,
@@ -145,7 +147,7 @@ pub enum SandboxError {
         source: io::Error,
     },
     /// The options contradict themselves.
-    #[error("sandbox options: {0}")]
+    #[error("sandbox options: {0}\nhint: `hirelake sandbox --help` shows what they take")]
     Options(String),
 }
 

@@ -1611,19 +1611,31 @@ async fn options_that_cannot_be_are_refused() {
     };
     insta::assert_snapshot!(
         refused(&|o| o.listen = ([0, 0, 0, 0], 0).into()).await,
-        @"the sandbox listens on loopback addresses only, not on 0.0.0.0:0"
+        @r"
+        the sandbox listens on loopback addresses only, not on 0.0.0.0:0
+        hint: it asks nobody who they are; give 127.0.0.1 and a port
+        "
     );
     insta::assert_snapshot!(
         refused(&|o| o.accounts[1].name = "acme".into()).await,
-        @"sandbox options: two accounts are called acme"
+        @r"
+        sandbox options: two accounts are called acme
+        hint: `hirelake sandbox --help` shows what they take
+        "
     );
     insta::assert_snapshot!(
         refused(&|o| o.accounts[1].name = "../acme".into()).await,
-        @r#"sandbox options: "../acme" is not a name for an account"#
+        @r#"
+        sandbox options: "../acme" is not a name for an account
+        hint: `hirelake sandbox --help` shows what they take
+        "#
     );
     insta::assert_snapshot!(
         refused(&|o| o.rate = Some(Limit { per_second: 0.0, burst: 1 })).await,
-        @"sandbox options: a rate limit needs a rate above zero and a burst of at least one"
+        @r"
+        sandbox options: a rate limit needs a rate above zero and a burst of at least one
+        hint: `hirelake sandbox --help` shows what they take
+        "
     );
 }
 

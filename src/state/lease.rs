@@ -152,7 +152,7 @@ impl State {
                 tracing::warn!(%tenant, owner = %last.body.owner, "taking over the lease of a run that no longer beats");
             }
         }
-        let renewed = self.clock().elapsed();
+        let renewed = self.clock().elapsed_for_others();
         match line.append(after, body.clone()).await {
             Ok(entry) => Ok(Lease {
                 tenant: tenant.clone(),
@@ -244,7 +244,7 @@ impl Lease {
     pub async fn ensure_for(&self, before: Duration) -> Result<(), StateError> {
         let mut inner = self.inner.lock().await;
         self.check(&inner)?;
-        let left = TERM.saturating_sub(self.state.clock().elapsed().saturating_sub(inner.renewed));
+        let left = TERM.saturating_sub(self.state.clock().elapsed_for_others().saturating_sub(inner.renewed));
         if left < before + WRITE + BEAT / 2 {
             self.beat(&mut inner).await?;
         }
@@ -270,7 +270,7 @@ impl Lease {
             return Err(lost("another run took it over"));
         }
         // With the lock in hand nobody on this machine can take over; elsewhere the term is what counts.
-        if self._lock.is_none() && self.state.clock().elapsed().saturating_sub(inner.renewed) > TERM {
+        if self._lock.is_none() && self.state.clock().elapsed_for_others().saturating_sub(inner.renewed) > TERM {
             return Err(lost("its term ran out before a heartbeat could be written"));
         }
         Ok(())
@@ -278,7 +278,7 @@ impl Lease {
 
     async fn beat(&self, inner: &mut Inner) -> Result<(), StateError> {
         self.check(inner)?;
-        let renewed = self.state.clock().elapsed();
+        let renewed = self.state.clock().elapsed_for_others();
         match self.line.append(inner.n, self.body.clone()).await {
             Ok(entry) => {
                 inner.n = entry.n;
@@ -354,6 +354,18 @@ mod tests {
             held.release().await.unwrap();
             state.lease(&tenant, RunId::new()).await.unwrap();
         }
+    }
+
+    /// What others see of it is the store's time, which goes on while a machine sleeps.
+    #[tokio::test(start_paused = true)]
+    async fn a_machine_that_slept_longer_than_its_term_holds_nothing() {
+        let store = Store::memory();
+        let held = state(&store).lease(&"acme".parse().unwrap(), RunId::new()).await.unwrap();
+        crate::clock::SLEPT.set(TERM / 2);
+        held.ensure().await.unwrap();
+        crate::clock::SLEPT.set(TERM * 2);
+        let error = held.ensure().await.unwrap_err();
+        assert!(matches!(&error, StateError::LeaseLost { why, .. } if why.contains("term ran out")), "{error}");
     }
 
     #[tokio::test]

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use arrow::array::{Array as _, AsArray as _};
 use arrow::datatypes::TimestampMicrosecondType;
@@ -22,7 +23,8 @@ use crate::state::{Commit, CommitKind};
 pub(super) async fn everywhere(run: &Arc<TenantRun>) -> Result<Touched, SyncError> {
     let mut touched = Touched::new();
     // What a backfill brings is not committed with the tables that were read along.
-    if run.options.backfill.is_some() {
+    let due = run.options.full || run.anonymized.load(Ordering::Relaxed);
+    if !due || run.options.backfill.is_some() {
         return Ok(touched);
     }
     let provider = &run.config().provider;

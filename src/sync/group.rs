@@ -1226,6 +1226,7 @@ impl Group {
     /// The reports of all its tables.
     pub(super) fn end(mut self, error: Option<SyncError>) -> Vec<Done> {
         let name = self.chosen.resource.name.clone();
+        self.run.anonymized.fetch_or(self.commit.anonymized_since.is_some(), Ordering::Relaxed);
         if let Some(e) = error {
             self.failure = Some(fail(Some(&name), &e));
         }

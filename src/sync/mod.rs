@@ -18,7 +18,7 @@ mod world;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -419,6 +419,8 @@ struct TenantRun {
     seq: AtomicU64,
     /// The tables that are read, once they are chosen.
     reads: OnceLock<BTreeSet<ResourceName>>,
+    /// Whether somebody arrived anonymized, in this run or before one that was cut.
+    anonymized: AtomicBool,
 }
 
 impl TenantJob {
@@ -563,6 +565,7 @@ impl TenantJob {
             until: self.until,
             seq: AtomicU64::new(0),
             reads: OnceLock::new(),
+            anonymized: AtomicBool::new(false),
         });
         report.notes.extend(heal::heal(&run).await?);
         let outcome = run.resources(report).await;

@@ -311,6 +311,12 @@ async fn a_sync_ends_stdout_with_one_object_and_says_the_rest_on_stderr() {
     assert!(lines.iter().any(|l| l["resource"] == "opportunities" && l["mode"] == "load"));
     assert!(files(dir) == before, "a dry run wrote something");
 
+    bench.control.reset_stats();
+    let lost = run(dir, &["sync", "--report", "no/such/report.json"]).await;
+    assert_eq!(code(&lost), 7, "{}", err(&lost));
+    assert!(err(&lost).contains("hint: nothing was read yet"), "{}", err(&lost));
+    assert!(bench.control.stats().requests.is_empty());
+
     let done = run(dir, &["--log-format", "json", "sync", "--report", "report.json"]).await;
     assert_eq!(code(&done), 0, "{}", err(&done));
     assert_eq!(out(&done).lines().count(), 1, "{}", out(&done));
