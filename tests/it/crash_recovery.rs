@@ -200,6 +200,34 @@ async fn an_increment_that_crashes_anywhere_is_made_whole_by_the_next_run() {
     assert!(crashes > 20, "only {crashes} writes");
 }
 
+/// What follows in tables that nobody reads any more is found by no window that is read again.
+#[tokio::test(start_paused = true)]
+async fn an_erasure_of_tables_that_are_read_no_more_is_completed_by_the_next_run() {
+    let mut bench = setup().start().await;
+    bench.connect("acme").await;
+    bench.sync().await;
+    let fewer = SOME.replace(", \"applications\", \"contacts\"", "").replace(", \"notes\", \"resumes\"", "");
+    bench.reconfigure(&format!("{}\n{fewer}", Setup::default().defaults), "", &[]);
+    let all = bench.control.dump("acme", "opportunities").unwrap();
+    let has_notes = |o: &&serde_json::Value| {
+        o["isAnonymized"] != true
+            && bench.control.children("acme", "notes").unwrap().iter().any(|c| o["id"] == c.parent_id)
+    };
+    let id = |o: &serde_json::Value| o["id"].as_str().unwrap().to_owned();
+    let two: Vec<String> = all.iter().filter(has_notes).take(2).map(id).collect();
+    assert!(bench.control.anonymize("acme", &two[0]) && bench.control.delete_opportunity("acme", &two[1]));
+    bench.pass(Duration::from_secs(600)).await;
+    let crashes = enumerate(&bench, synced).await;
+    assert!(crashes > 20, "only {crashes} writes");
+    synced(&bench.world).await.unwrap();
+    let notes = bench.table("acme", "notes").await;
+    for who in &two {
+        let theirs: Vec<_> = notes.values().filter(|n| n["opportunity_id"] == *who).collect();
+        assert!(!theirs.is_empty() && theirs.iter().all(|n| !n.contains_key("fields")), "{theirs:?}");
+    }
+    assert!(notes.values().any(|n| n.contains_key("fields")));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_change_of_the_catalogue_that_crashes_anywhere_is_completed_by_the_next_run() {
     let mut bench = setup().start().await;
