@@ -563,6 +563,8 @@ impl Resource {
     #[must_use]
     pub fn names_whose(&self, people: &Self) -> Option<&Column> {
         let listed = self.mode.parent().is_none() && !matches!(self.mode, Mode::Tombstones { .. });
+        // From whose records the people themselves are taken, that one says by itself who is gone.
+        let listed = listed && people.mode.parent() != Some(&self.name);
         let personal = listed && people.anonymized.is_some() && self.is_personal();
         self.columns.iter().filter(|_| personal).find(|c| self.target_of(c).as_ref() == Some(&people.name))
     }

@@ -199,6 +199,21 @@ mod tests {
     }
 
     #[test]
+    fn what_lists_everybodys_answers_names_whose_they_are() {
+        let p = embedded().unwrap();
+        for people in ["opportunities", "contacts", "postings"] {
+            let of = p.resource(people).unwrap();
+            let named = p.resources.iter().filter_map(|r| Some(format!("{}.{}", r.name, r.names_whose(of)?.name)));
+            let expected: &[&str] = match people {
+                "opportunities" => &["eeo_responses_pii.opportunity_id"],
+                "contacts" => &["eeo_responses_pii.contact"],
+                _ => &[],
+            };
+            assert_eq!(named.collect::<Vec<_>>(), expected, "{people}");
+        }
+    }
+
+    #[test]
     fn a_column_wins_over_its_class() {
         let p = embedded().unwrap();
         let r = p.resource("opportunities").unwrap();
