@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::catalog::{Mode, Resource};
 use crate::clock::Timestamp;
+use crate::names::ResourceName;
 use crate::state::{Commit, Intervals, Window};
 
 /// The filter under which something is read.
@@ -56,6 +57,24 @@ pub struct Wish {
     pub full: bool,
     /// Read this window again.
     pub backfill: Option<Window>,
+}
+
+/// Why a load is begun anew that nobody asked for, as a person is told; `None` where it is not. A table that was enabled after the
+/// records it is taken from were loaded has no history yet, one that was left out for a while has fallen behind, and what was hidden
+/// until now is old: no filter on changes finds any of it.
+///
+/// `last`: the resource's newest commit. `taken_out`: the tables that are taken out of its records in this run, and whether each
+/// was ever written.
+pub fn anew<'a>(
+    last: Option<&Commit>,
+    mut taken_out: impl Iterator<Item = (&'a ResourceName, bool)>,
+    confidential: bool,
+) -> Option<&'static str> {
+    let last = last.filter(|l| l.load_started.is_some())?;
+    if taken_out.any(|(name, written)| !written || !last.along.contains(name)) {
+        return Some("a table taken out of it is new or was left out for a while");
+    }
+    (confidential && !last.confidential).then_some("confidential records are asked for and were not before")
 }
 
 /// What is due for `resource`, up to `bound`.

@@ -140,6 +140,9 @@ pub fn held_by(all: &[Resource], resource: &Resource, column: &Column) -> Option
     if is(resource.confidential.as_ref()) {
         return Some("it says which rows are confidential");
     }
+    if is(resource.anonymized.as_ref()) {
+        return Some("it says who was anonymized, which their other rows follow");
+    }
     if is(resource.dormant.as_ref()) {
         return Some("it says whose children are read more often");
     }

@@ -315,17 +315,33 @@ impl TenantConfig {
 /// How often children are read again whose parents did not change: an edit that does not touch the parent is in the lake
 /// within so many nights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(from = "RawReconcile")]
 pub struct Reconcile {
     /// Nights (runs a day apart) within which every parent is read again; each reads 1/N of them. 0: never. Default 30.
     pub nights: u32,
-    /// The same of active parents, of which there are few: most edits are made there. 0: as all others. Default 10.
+    /// The same of active parents, of which there are few: most edits are made there. 0: as all others. Default 10, or `nights`
+    /// where those are fewer.
     pub active_nights: u32,
+}
+
+/// As it is written.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawReconcile {
+    nights: Option<u32>,
+    active_nights: Option<u32>,
+}
+
+impl From<RawReconcile> for Reconcile {
+    fn from(raw: RawReconcile) -> Self {
+        let nights = raw.nights.unwrap_or(30);
+        Self { nights, active_nights: raw.active_nights.unwrap_or(nights.min(10)) }
+    }
 }
 
 impl Default for Reconcile {
     fn default() -> Self {
-        Self { nights: 30, active_nights: 10 }
+        RawReconcile::default().into()
     }
 }
 
@@ -710,6 +726,20 @@ fn hint_line(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn turns_that_are_left_out_are_left_out_for_all_parents() {
+        let read = |text: &str| {
+            let r: Reconcile = toml::from_str(text).unwrap();
+            (r.nights, r.active_nights)
+        };
+        assert_eq!(read(""), (30, 10));
+        assert_eq!(read("nights = 0"), (0, 0));
+        assert_eq!(read("nights = 5"), (5, 5));
+        assert_eq!(read("nights = 0\nactive_nights = 7"), (0, 7));
+        assert_eq!(read("active_nights = 0"), (30, 0));
+        assert!(toml::from_str::<Reconcile>("night = 3").is_err());
+    }
 
     fn shell(script: &str) -> Vec<String> {
         ["sh", "-c", script].map(str::to_owned).to_vec()

@@ -58,9 +58,15 @@ pub struct PartitionFigures {
 /// How far the parents of a table of children were read; when each was stands in the ledger.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ParentsRead {
-    /// When the last run began that read a whole share of the parents that did not change.
+    /// Up to when the shares of dormant parents were read that did not change: the moment moves as far as their share was read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reconciled: Option<Timestamp>,
+    /// The same of active parents; where it is missing, as above.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reconciled_active: Option<Timestamp>,
+    /// When a full read began that is not complete: parents read before it are due.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub full_since: Option<Timestamp>,
     /// Changed parents that were left for the next run.
     pub left: u64,
     /// When that living parent was read whose read is the longest ago.

@@ -4,6 +4,7 @@
 //! then the ledger that says when each parent was read, then the commit: a run that is killed reads a few parents again, and
 //! none is forgotten.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use tokio::task::JoinSet;
 
 use super::contents;
 use super::group::{figures, note};
-use super::ledger::{Due, Ledger, Reads, Terms, Turn, Turns, Why, due, turns_of};
+use super::ledger::{Due, Ledger, Progress, Reads, Terms, Turn, Turns, Why, due, turns_of};
 use super::{Done, SyncError, TenantRun, drift_counts, fail, frozen, mix, quarantine};
 use crate::auth::AuthError;
 use crate::catalog::{Mode, PartitionValue, Resource, Skip, Table};
@@ -21,6 +22,7 @@ use crate::clock::Timestamp;
 use crate::extract::{Decoded, ExtractError, Pager};
 use crate::http::{Cause, Priority};
 use crate::load::{self, Lake, LoadError, Merged, Runs, Spill, Suppress, Ticket};
+use crate::names::ResourceName;
 use crate::report::{Failure, Outcome, ParentsReport, ResourceReport};
 use crate::state::{Commit, CommitKind, Entry, Habits, ParentsRead, PartitionFigures};
 use crate::transform::{Decoder, Drift, Parent, Rejected};
@@ -67,10 +69,14 @@ pub(super) struct Children {
     /// Parents that were refused (403) before any was answered, and what was said of the last.
     refused: Vec<(Turn, Timestamp)>,
     refusal: Option<(String, String)>,
+    /// Parents of which it was not told whether they are withheld.
+    undecided: u64,
     /// Whether any parent was answered.
     answered: bool,
     /// Due parents that were not read yet.
     unread: u64,
+    /// Of those that were read before.
+    progress: Progress,
     /// Parents that drifted since one that did not, where the schema is frozen; and what the first showed.
     drifted_in_a_row: u64,
     frozen: Option<SyncError>,
@@ -141,8 +147,10 @@ impl Children {
             failed_in_a_row: 0,
             refused: Vec::new(),
             refusal: None,
+            undecided: 0,
             answered: false,
             unread: 0,
+            progress: Progress::default(),
             drifted_in_a_row: 0,
             frozen: None,
             run,
@@ -164,10 +172,9 @@ impl Children {
             mix(&mut self.commit.privacy, &privacy);
         }
         // Without a commit nothing is in the lake, whatever a ledger that outlived it says.
-        let reads = match run.options.full || self.commit.parents.is_none() && self.commit.partitions.is_empty() {
-            true => Reads::none(),
-            false => self.ledger.read().await?,
-        };
+        let empty = self.commit.parents.is_none() && self.commit.partitions.is_empty();
+        let reads = if empty { Reads::none() } else { self.ledger.read().await? };
+        let anew = if empty { None } else { self.full_since(&privacy) };
         let (carrier, carrier_table, skip) = (self.carrier.clone(), self.carrier_table.clone(), self.skip.clone());
         let last = self.commit.parents.clone();
         let now = run.world.clock.now();
@@ -180,15 +187,17 @@ impl Children {
             now,
             overlap: run.config().overlap,
             backfill: run.options.backfill,
+            anew,
         };
-        let due = due(&run.lake, &terms, &reads).await?;
+        let mut due = due(&run.lake, &terms, &reads).await?;
         drop(reads);
         self.announce(&due);
-        if let Some(left) = last.as_ref().map(|l| l.left).filter(|n| *n > 0) {
+        let left = last.as_ref().map(|l| l.left).filter(|n| *n > 0 && run.options.backfill.is_none());
+        if let Some(left) = left {
             self.report.notes.push(format!("goes on with {left} parents that were left by the last run"));
         }
-        let whole_share = due.whole_share && run.options.backfill.is_none();
         let settled_stalest = due.stalest;
+        self.progress = due.progress();
         let mut columns: Vec<String> =
             Decoder::of_children(&self.resource, &carrier).parent_columns().map(str::to_owned).collect();
         let content = self.resource.content.as_ref();
@@ -206,12 +215,25 @@ impl Children {
             self.last = run.commit_of(&self.resource.name).await?;
         }
 
-        // Whoever was due and was not read is staler than all others; how stale is seen when it is due again.
         self.parents.left = self.unread + self.parents.failed;
-        self.parents.stalest = settled_stalest.map(|us| Timestamp::from_ms(us.div_euclid(1000)));
-        let mut read = last.unwrap_or(ParentsRead { reconciled: None, left: 0, stalest: None, milli_requests: 1000 });
-        if whole_share && self.complete && self.failure.is_none() && self.skipped.is_none() {
-            read.reconciled = Some(now);
+        let stalest = settled_stalest.into_iter().chain(self.progress.stalest()).min();
+        self.parents.stalest = stalest.map(|us| Timestamp::from_ms(us.div_euclid(1000)));
+        let settled = self.parents.left == 0 && self.undecided == 0;
+        let all = settled && self.complete && self.failure.is_none() && self.skipped.is_none();
+        let mut read = last.unwrap_or(ParentsRead {
+            reconciled: None,
+            reconciled_active: None,
+            full_since: None,
+            left: 0,
+            stalest: None,
+            milli_requests: 1000,
+        });
+        [read.reconciled, read.reconciled_active] = self.progress.read_up_to(now, all);
+        read.full_since = anew.filter(|_| !all);
+        if anew.is_some() && all {
+            (read.reconciled, read.reconciled_active) = (Some(now), Some(now));
+            self.commit.privacy.clone_from(&privacy);
+            self.commit.privacy_of_load = None;
         }
         read.left = self.parents.left;
         read.stalest = self.parents.stalest;
@@ -223,9 +245,6 @@ impl Children {
             self.commit.habits = Some(Habits { rows_a_day: 0.0, request_bytes });
         }
         self.commit.load_done = self.parents.left == 0 && self.skipped.is_none();
-        if run.options.full && self.commit.load_done && self.complete && self.failure.is_none() {
-            self.commit.privacy.clone_from(&privacy);
-        }
         if run.options.backfill.is_none() && self.skipped.is_none() {
             self.commit.parents = Some(read);
         }
@@ -233,6 +252,31 @@ impl Children {
             self.write_commit().await?;
         }
         Ok(())
+    }
+
+    /// When the full read began that this run begins or goes on with. Rows of a former setting of privacy count for nothing in it.
+    fn full_since(&mut self, privacy: &BTreeMap<ResourceName, String>) -> Option<Timestamp> {
+        let run = self.run.clone();
+        if run.options.backfill.is_some() {
+            return None;
+        }
+        let began = self.commit.parents.as_ref().and_then(|p| p.full_since);
+        let same = self.commit.privacy_of_load.as_ref() == Some(privacy);
+        if let Some(began) = began.filter(|_| same) {
+            self.report.notes.push(format!("goes on with the full read that began at {began}"));
+            return Some(began);
+        }
+        if began.is_none() && !run.options.full {
+            return None;
+        }
+        // By the provider's clock, like the times at which parents are read, and no later than the second that it would tell now.
+        let now = run.provider_now().unwrap_or_else(|| run.world.clock.now());
+        let began = Timestamp::from_ms(now.ms().div_euclid(1000) * 1000);
+        self.commit.privacy_of_load = Some(privacy.clone());
+        if let Some(parents) = &mut self.commit.parents {
+            parents.full_since = Some(began);
+        }
+        Some(began)
     }
 
     fn announce(&mut self, due: &Due) {
@@ -281,7 +325,7 @@ impl Children {
                 flushing.spawn(flush(run.clone(), self.ledger.lake.clone(), self.take()));
             }
             if reading.is_empty() && !halted && over && !self.refused.is_empty() {
-                self.judge_refusals()?;
+                self.judge_refusals();
                 continue;
             }
             if reading.is_empty() && flushing.is_empty() && (halted || over) {
@@ -326,9 +370,13 @@ impl Children {
             Ok(()) => true,
             Err(ExtractError::NotFound { .. }) if absent_is_empty => true,
             Err(ExtractError::NotFound { .. }) => {
-                // Its deletion comes with the feed of deletions, which the rows follow.
+                // Its deletion comes with the feed of deletions, or it is looked for by its id when all children were read. Until
+                // then it is due, and nobody waits for it.
                 self.parents.gone += 1;
-                false
+                self.unread = self.unread.saturating_sub(1);
+                (self.failed_in_a_row, self.answered) = (0, true);
+                self.run.gone(&self.carrier.name, &read.turn.id);
+                return Ok(());
             }
             Err(ExtractError::Forbidden { path, hint, .. }) => return self.refused((read.turn, seen_at), path, hint),
             // The allowance is used up: the run is stopping, and this parent stays due.
@@ -402,6 +450,7 @@ impl Children {
             Why::Reconcile => self.parents.reconciled += 1,
         }
         self.unread = self.unread.saturating_sub(1);
+        self.progress.read(&turn.id);
         // The clock may be the provider's, whose `Date` has whole seconds: that is the earlier, which is the safe side.
         let rows = self.ledger.rows(&[(turn.id.clone(), turn.created_us, seen_at)])?;
         self.reads.add(WINDOW, &rows, seen_at, self.run.seq.fetch_add(1, Ordering::Relaxed))?;
@@ -427,19 +476,21 @@ impl Children {
         self.done_with(turn, seen_at)
     }
 
-    /// Judges refusals that no answer followed: where this resource was read before, they are of single parents.
-    fn judge_refusals(&mut self) -> Result<(), SyncError> {
-        let refused = std::mem::take(&mut self.refused);
-        if !self.answered && self.commit.parents.is_none() {
-            if let Some((path, hint)) = self.refusal.take().filter(|_| !refused.is_empty()) {
-                self.forbidden(path, hint);
-            }
-            return Ok(());
+    /// Judges refusals that no answer followed. Where this resource was read before, they may be of single parents or of all: they
+    /// stay due, until another parent's answer tells.
+    fn judge_refusals(&mut self) {
+        let refused = std::mem::take(&mut self.refused).len();
+        let Some((path, hint)) = self.refusal.take().filter(|_| refused > 0) else { return };
+        if self.commit.parents.is_none() {
+            self.forbidden(path, hint);
+            return;
         }
-        for (turn, seen_at) in refused {
-            self.withhold(&turn, seen_at)?;
-        }
-        Ok(())
+        self.unread = self.unread.saturating_sub(refused as u64);
+        self.undecided = refused as u64;
+        self.report.notes.push(format!(
+            "parents whose children were refused (403 on {path}), and no other was asked for: {refused}; they stay due, and the next \
+             answer tells whether they are withheld or the permission is gone"
+        ));
     }
 
     fn forbidden(&mut self, path: String, hint: String) {
@@ -547,9 +598,14 @@ impl Children {
         };
         self.report.notes.extend(self.skipped.take());
         if self.parents.left > 0 && self.failure.is_none() && self.report.outcome != Outcome::Skipped {
-            self.report
-                .notes
-                .push(format!("parents left for the next run, which goes on there: {}", self.parents.left));
+            let what = match self.run.options.backfill {
+                None => "parents left for the next run, which goes on there",
+                Some(_) => "parents of that time that were not read; ask for it once more",
+            };
+            self.report.notes.push(format!("{what}: {}", self.parents.left));
+        }
+        if self.parents.gone > 0 {
+            self.report.notes.push(format!("parents that the provider no longer has (404): {}", self.parents.gone));
         }
         if self.parents.withheld > 0 {
             self.report.notes.push(format!(
@@ -564,7 +620,9 @@ impl Children {
         self.report.drops_extra = self.run.drops_extra() && !self.drift.is_empty();
         self.report.parents = Some(self.parents);
         let now = self.run.privacy(std::iter::once(&name));
-        let former = self.last.is_some() && self.commit.privacy != now;
+        // A full read under way is on its way to bring every row to today's.
+        let written = self.commit.privacy_of_load.as_ref().unwrap_or(&self.commit.privacy);
+        let former = self.last.is_some() && *written != now;
         vec![Done { resource: name, report: self.report, failure: self.failure, former }]
     }
 }

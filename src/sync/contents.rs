@@ -11,11 +11,13 @@ use object_store::path::Path;
 use sha2::{Digest as _, Sha256};
 
 use super::ledger::Turn;
-use super::{SyncError, TenantRun};
+use super::{Done, SyncError, TenantRun};
 use crate::catalog::{Content, Document, Resource};
 use crate::extract::{self, ExtractError};
 use crate::http::Priority;
-use crate::load::{self, Deletion};
+use crate::load::{self, By, Deletion};
+use crate::report::{Outcome, ResourceReport};
+use crate::state::{Commit, CommitKind};
 use crate::transform::{Decoder, Parent};
 
 /// First folder of the documents in the lake.
@@ -119,6 +121,43 @@ fn place(run: &TenantRun, carrier: &Resource, above: &str, id: &str, document: &
 
 fn folder(run: &TenantRun, carrier: &Resource) -> Path {
     Path::from(format!("{FOLDER}/{}/{}/tenant={}", run.config().provider.name, carrier.name, run.tenant))
+}
+
+/// The settings of privacy leave out documents. Those that were downloaded before go with a full run, for which everything is as it
+/// is set now; until then they are told.
+pub(super) async fn left_out(run: &TenantRun, resource: &Resource, carrier: &Resource) -> Result<Done, SyncError> {
+    let mode = resource.mode.word().into();
+    let mut report = ResourceReport { outcome: Outcome::Skipped, mode, ..ResourceReport::default() };
+    report.notes.push("not downloaded: the privacy settings leave out documents".to_owned());
+    let privacy = run.privacy(std::iter::once(&resource.name));
+    let last = run.commit_of(&resource.name).await?.filter(|c| c.body.kind != CommitKind::Erased);
+    let mut former = last.is_some_and(|c| c.body.privacy != privacy);
+    if former && run.options.full {
+        let table = run.config().table(resource)?;
+        let at = run.world.clock.now().max(run.provider_now().unwrap_or_default());
+        let Some(column) = resource.parent.as_deref() else { return Ok(Done::skipped(resource, report, former)) };
+        let mut parents = BTreeSet::new();
+        for value in load::partition_values(&run.lake, &table).await? {
+            for batch in load::all_rows(&run.lake, &table, value, &[column]).await? {
+                parents.extend(batch.column(0).as_string::<i32>().iter().flatten().map(str::to_owned));
+            }
+        }
+        let all: Vec<Deletion> = parents.into_iter().map(|key| Deletion { key, at }).collect();
+        let emptied = load::blank(&run.lake, &run.lease, &table, By::Reference(column), &all).await?;
+        super::delete::record(run, &resource.name, &table, &emptied).await?;
+        let removed = documents_without_a_row(run, resource, carrier).await?;
+        if let Some(last) = run.commit_of(&resource.name).await? {
+            let commit = Commit { run: run.run, privacy, privacy_of_load: None, ..last.body };
+            run.state.commits(&run.tenant, &resource.name).append(last.n, commit).await?;
+        }
+        report.notes.push(format!("documents that were downloaded before are removed: {removed}"));
+        former = false;
+    } else if former {
+        report
+            .notes
+            .push("documents that were downloaded before stay in files/ until `hirelake sync --full`".to_owned());
+    }
+    Ok(Done::skipped(resource, report, former))
 }
 
 /// Removes rows whose parent is gone, then documents that no living row names. Gives the rows that were deleted.

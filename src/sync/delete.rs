@@ -2,15 +2,19 @@
 //! the record by which the rest is found again.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::PoisonError;
 
 use arrow::array::{Array as _, AsArray as _};
 use arrow::datatypes::TimestampMicrosecondType;
 
+use super::group::FEW_ABSENT;
 use super::quarantine::{self, Gone};
-use super::{SyncError, TenantRun, group};
+use super::{SyncError, TenantRun, fail, group};
 use crate::catalog::{Mode, Resource, Table};
+use crate::extract;
 use crate::load::{self, Deleted, Deletion};
 use crate::names::ResourceName;
+use crate::report::TenantReport;
 use crate::state::{CommitKind, PartitionFigures};
 
 /// What a feed did to each table.
@@ -34,6 +38,51 @@ pub(super) async fn apply(run: &TenantRun, feed: &Resource, deletions: &[Deletio
     let deleted = load::delete_by_key(&run.lake, &run.lease, &table, deletions, on, None).await?;
     record(run, of, &table, &deleted).await?;
     touched.insert(of.clone(), deleted);
+    Ok(touched)
+}
+
+/// Records that a request for their children did not find, and that are looked for by their ids: those that are not there were
+/// deleted, or merged into others, without a word in a feed. One whose children alone were not found stays due.
+pub(super) async fn vanished(run: &TenantRun, report: &mut TenantReport) -> Result<Touched, SyncError> {
+    let mut touched = Touched::new();
+    let gone = std::mem::take(&mut *run.gone.lock().unwrap_or_else(PoisonError::into_inner));
+    for (name, ids) in gone {
+        let Some(resource) = run.config().provider.resource(name.as_str()) else { continue };
+        let Some(item) = &resource.item else { continue };
+        let rows = run.commit_of(&name).await?.map_or(0, |c| c.body.living());
+        let rows = usize::try_from(rows).unwrap_or(usize::MAX);
+        if ids.len() > FEW_ABSENT && ids.len().saturating_mul(5) > rows && !run.options.allow_mass_delete {
+            let (tenant, resource, absent) = (run.tenant.clone(), name.clone(), ids.len());
+            report.failures.push(fail(Some(&name), &SyncError::MassDelete { tenant, resource, absent, rows }));
+            continue;
+        }
+        let mut deletions = Vec::new();
+        for id in ids {
+            if run.world.stop.is_cancelled() {
+                break;
+            }
+            report.resources.entry(name.clone()).or_default().requests += 1;
+            match extract::exists(run.session_of(&name), resource, item, &id).await {
+                Ok(true) => {}
+                Ok(false) => deletions.push(Deletion { key: id, at: run.world.clock.now() }),
+                // It is due, and looked for again by the next run.
+                Err(error) => {
+                    tracing::warn!(resource = %name, %error, "a record that may be gone could not be looked for")
+                }
+            }
+        }
+        if deletions.is_empty() {
+            continue;
+        }
+        let (table, on) = (run.config().table(resource)?, run.config().tenant(&run.tenant).on_delete);
+        if resource.is_personal() {
+            quarantine::forget(run, &Gone::Deleted(resource, &deletions)).await?;
+        }
+        follow(run, resource, &deletions, &mut touched).await?;
+        let deleted = load::delete_by_key(&run.lake, &run.lease, &table, &deletions, on, None).await?;
+        record(run, &name, &table, &deleted).await?;
+        add(&mut touched, &name, deleted);
+    }
     Ok(touched)
 }
 

@@ -109,7 +109,29 @@ pub async fn forecast(world: &World, options: &Options) -> Result<Vec<Forecast>,
                 Mode::Children { .. } => {
                     all.push(children(world, &tenant, resource, last.as_ref(), options, bound, &state).await?);
                 }
-                _ => all.extend(listings(world, &tenant, resource, last.as_ref(), options, bound)),
+                _ => {
+                    let mut wish = Wish { full: options.full, backfill: options.backfill };
+                    let mut taken_out = Vec::new();
+                    for (child, _) in world.config.read_by(&tenant) {
+                        let Mode::Extracted { from, field } = &child.mode else { continue };
+                        let expand = resource.expand.iter().find(|e| e.name == *field);
+                        let scope = child.scope.as_deref().or_else(|| expand.and_then(|e| e.scope.as_deref()));
+                        if *from == resource.name && scope.is_none_or(|s| granted.is_empty() || opens(s)) {
+                            let written = state.commits(&tenant, &child.name).last::<Commit>().await?.is_some();
+                            taken_out.push((&child.name, written));
+                        }
+                    }
+                    let hidden = world.config.provider.confidential.as_ref().filter(|_| config.confidential);
+                    let hidden = hidden.filter(|_| resource.confidential.is_some());
+                    let confidential = hidden.is_some_and(|h| granted.is_empty() || opens(&h.scope));
+                    let anew = plan::anew(last.as_ref(), taken_out.into_iter(), confidential);
+                    wish.full |= anew.is_some() && wish.backfill.is_none();
+                    let mut lines = listings(world, &tenant, resource, last.as_ref(), wish, bound);
+                    if let (Some(why), Some(line)) = (anew, lines.first_mut()) {
+                        line.window = format!("anew, because {why}: {}", line.window);
+                    }
+                    all.extend(lines);
+                }
             }
             if let Some(scope) = lacks {
                 for line in all.iter_mut().skip(from) {
@@ -130,10 +152,9 @@ fn listings(
     tenant: &Tenant,
     resource: &Resource,
     last: Option<&Commit>,
-    options: &Options,
+    wish: Wish,
     bound: Timestamp,
 ) -> Vec<Forecast> {
-    let wish = Wish { full: options.full, backfill: options.backfill };
     let page = match resource.paging {
         Paging::Token { limit, .. } => u64::from(limit),
         Paging::Single => u64::MAX,
@@ -156,7 +177,10 @@ fn listings(
                     let rows = last.map_or(0, Commit::rows);
                     let known = !covered.is_zero() && rows > 0 && gaps.iter().all(|g| g.from.is_some());
                     let rest = rows as f64 * left.as_secs_f64() / covered.as_secs_f64().max(1.0);
-                    (text, known.then(|| pages(rest as u64) + gaps.len() as u64), true)
+                    // Anew it is as large as it was.
+                    let anew = rows > 0 && gaps.iter().any(|g| g.from.is_none());
+                    let rows = if anew { Some(rows) } else { known.then_some(rest as u64) };
+                    (text, rows.map(|rows| pages(rows) + gaps.len() as u64), true)
                 }
                 Work::Listing { .. } => ("everything".to_owned(), last.map(|l| pages(l.living())), last.is_none()),
                 Work::Increment { window, reach } => {
@@ -194,10 +218,9 @@ async fn children(
     let table = world.config.table(carrier)?;
     let read = last.and_then(|l| l.parents.clone());
     let ledger = Ledger::new(world, tenant, scratch.path(), resource, carrier)?;
-    let reads = match options.full || last.is_none() {
-        true => Reads::none(),
-        false => ledger.read().await?,
-    };
+    let reads = if last.is_none() { Reads::none() } else { ledger.read().await? };
+    let began = read.as_ref().and_then(|r| r.full_since).filter(|_| options.backfill.is_none());
+    let anew = began.or_else(|| options.full.then(|| world.clock.now()));
     let terms = Terms {
         carrier,
         table: &table,
@@ -207,6 +230,7 @@ async fn children(
         now: world.clock.now(),
         overlap: world.config.overlap,
         backfill: options.backfill,
+        anew,
     };
     let due = due(&lake, &terms, &reads).await?;
     // Parents that this run's own increment will find changed are not in the lake yet.

@@ -26,7 +26,7 @@ use crate::load::{
     self, Deletion, Growing, Incoming, KEY_SEPARATOR, Lake, LoadError, Merged, Response, Runs, Spill, Suppress, Ticket,
 };
 use crate::names::ResourceName;
-use crate::plan::{Active, Filter, Order, Splitter, Wish, Work, certain};
+use crate::plan::{self, Active, Filter, Order, Splitter, Wish, Work, certain};
 use crate::report::{Failure, Outcome, ResourceReport};
 use crate::state::{Commit, CommitKind, Entry, Habits, PartitionFigures, Window};
 use crate::transform::{Decoder, Drift, Gathered, Gathering, Hint, KIND, KIND_READ, Rejected, Told};
@@ -60,7 +60,7 @@ const BUFFER_BYTES: usize = 24 << 20;
 /// Listings and feeds go before windows of a load: they are short, and others wait for their end.
 const FIRST: Priority = Priority(1_000_000);
 /// Absences up to this many are believed, whatever their share (DESIGN: more than 20 % and more than 20 rows are refused).
-const FEW_ABSENT: usize = 20;
+pub(super) const FEW_ABSENT: usize = 20;
 
 /// A unit of reading.
 #[derive(Debug, Clone)]
@@ -338,24 +338,11 @@ impl Group {
         let commit =
             parts[0].last.as_ref().map_or_else(empty, |l| Commit { run: run.run, backfilled: None, ..l.body.clone() });
         let mut wish = Wish { full: run.options.full, backfill: run.options.backfill };
-        // A table that was enabled after its parent was loaded has no history yet, and one that was left out for a while has
-        // fallen behind: the parent is read anew.
-        let begun = parts[0].last.as_ref().filter(|l| l.body.load_started.is_some());
-        let behind = |p: &Part, along: &BTreeSet<_>| p.last.is_none() || !along.contains(&p.resource.name);
-        // What was hidden until now is old, too: no filter on changes finds it.
-        let revealed = chosen.confidential && begun.is_some_and(|l| !l.body.confidential);
-        let late = begun.is_some_and(|l| parts[1..].iter().any(|p| behind(p, &l.body.along)));
-        if late && wish.backfill.is_none() && !wish.full {
+        let taken_out = parts[1..].iter().map(|p| (&p.resource.name, p.last.is_some()));
+        let anew = plan::anew(parts[0].last.as_ref().map(|l| &l.body), taken_out, chosen.confidential);
+        if let Some(why) = anew.filter(|_| wish.backfill.is_none() && !wish.full) {
             wish.full = true;
-            parts[0].report.notes.push(
-                "read anew from the start, because a table taken out of it is new or was left out for a while".into(),
-            );
-        }
-        if revealed && wish.backfill.is_none() && !wish.full {
-            wish.full = true;
-            parts[0].report.notes.push(
-                "read anew from the start, because confidential records are asked for and were not before".into(),
-            );
+            parts[0].report.notes.push(format!("read anew from the start, because {why}"));
         }
         let privacy = run.privacy(parts.iter().map(|p| &p.resource.name));
         let mut commit = commit;

@@ -247,7 +247,7 @@ async fn take_out_the_dead(run: &TenantRun, resource: &Resource, table: &Table) 
     let deletions = |map: HashMap<String, i64>| -> Vec<Deletion> {
         map.into_iter().map(|(key, ms)| Deletion { key, at: Timestamp::from_ms(ms) }).collect()
     };
-    let [keys, parents] = run.gone(resource).await?.map(deletions);
+    let [keys, parents] = run.dead(resource).await?.map(deletions);
     let record = async |deleted: &Deleted, of: &ResourceName| delete::record(run, of, table, deleted).await;
     if !keys.is_empty() {
         // Children first here, too: what belongs to a dead record is found by it, and dies when it died.

@@ -26,6 +26,8 @@ use crate::state::{ParentsRead, Window};
 pub const FOLDER: &str = "ledgers";
 /// A night is over after so long: a run that begins a little earlier than the last one takes its whole share all the same.
 const NIGHT: Duration = Duration::from_secs(20 * 3600);
+/// Runs that are closer take their part of a day's share.
+const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// The ledger of one resource of children.
 pub(super) struct Ledger {
@@ -153,13 +155,93 @@ pub(super) struct Due {
     pub(super) skipped: u64,
     /// When that parent was read (µs) whose read is the longest ago, of those that are not due.
     pub(super) stalest: Option<i64>,
-    /// Whether the share of those that did not change is a whole one.
-    pub(super) whole_share: bool,
+    /// Those that are due and were read before, until they are read.
+    waiting: HashMap<u64, Waiting>,
+    /// The shares of dormant and of active parents that did not change.
+    shares: [Share; 2],
+}
+
+/// A parent that is due and was read before.
+#[derive(Debug, Clone, Copy)]
+struct Waiting {
+    read_us: i64,
+    /// Where it is its turn: whether it is an active one.
+    in_turn: Option<bool>,
+}
+
+/// A share of the parents that did not change.
+#[derive(Debug, Clone, Copy, Default)]
+struct Share {
+    since: Option<Timestamp>,
+    elapsed: Duration,
+    /// Whether it is a night's, and not that of a part of a day.
+    whole: bool,
+    /// How many parents it is before it is rounded, and after.
+    exact: f64,
+    quota: u64,
+    /// How many of them were read.
+    taken: u64,
+}
+
+impl Share {
+    fn new(since: Option<Timestamp>, now: Timestamp, of: usize, nights: u32) -> Self {
+        let Some(since) = since else { return Self::default() };
+        let elapsed = now.since(since);
+        let whole = elapsed >= NIGHT;
+        let part = if whole { 1.0 } else { elapsed.as_secs_f64() / DAY.as_secs_f64() };
+        let exact = if nights == 0 { 0.0 } else { of as f64 * part / f64::from(nights) };
+        // Rounded up, so that N shares are the whole; of a part of a day down, or an hourly run would read one each hour.
+        let quota = if whole { exact.ceil() } else { exact } as u64;
+        Self { since: Some(since), elapsed, whole, exact, quota, taken: 0 }
+    }
+
+    /// Up to when shares are read now: a share that was read in part is not taken a second time, and none is lost. `all`: whether
+    /// everything was read that was due, which is what the first run reads.
+    fn read_up_to(&self, now: Timestamp, all: bool) -> Option<Timestamp> {
+        let Some(since) = self.since else { return all.then_some(now) };
+        let left = 1.0 - (self.taken as f64 / self.exact.max(1.0)).min(1.0);
+        Some(match (self.whole, self.quota) {
+            (true, quota) if self.taken >= quota => now,
+            // What is left of a night's share, however many nights were missed.
+            (true, _) => now.minus(DAY.mul_f64(left)),
+            (false, 0) => since,
+            (false, _) => since.plus(self.elapsed.mul_f64((self.taken as f64 / self.exact).min(1.0))),
+        })
+    }
+}
+
+/// What a run has read of what was due.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    waiting: HashMap<u64, Waiting>,
+    shares: [Share; 2],
+}
+
+impl Progress {
+    /// Notes that a parent was read.
+    pub(super) fn read(&mut self, id: &str) {
+        let was = self.waiting.remove(&hash(id));
+        if let Some(active) = was.and_then(|w| w.in_turn) {
+            self.shares[usize::from(active)].taken += 1;
+        }
+    }
+    /// When that one was read (µs) of those still due whose read is the longest ago.
+    pub(super) fn stalest(&self) -> Option<i64> {
+        self.waiting.values().map(|w| w.read_us).min()
+    }
+    /// Up to when the shares of dormant and of active parents are read.
+    pub(super) fn read_up_to(&self, now: Timestamp, all: bool) -> [Option<Timestamp>; 2] {
+        self.shares.map(|share| share.read_up_to(now, all))
+    }
 }
 
 impl Due {
     pub(super) fn count(&self, why: Why) -> u64 {
         self.parts.iter().map(|(_, n)| n[why as usize]).sum()
+    }
+    /// What is to be kept of it while parents are read.
+    pub(super) fn progress(&mut self) -> Progress {
+        Progress { waiting: std::mem::take(&mut self.waiting), shares: self.shares }
     }
 }
 
@@ -176,6 +258,8 @@ pub(super) struct Terms<'a> {
     pub(super) overlap: Duration,
     /// Only parents that changed in this window, whenever they were read.
     pub(super) backfill: Option<Window>,
+    /// Everybody who was read before this: a full read that goes on.
+    pub(super) anew: Option<Timestamp>,
 }
 
 /// How often a resource's parents have their turn. A document does not change under its id: it is downloaded once.
@@ -230,11 +314,15 @@ pub(super) async fn due(lake: &Lake, terms: &Terms<'_>, reads: &Reads) -> Result
                         version.is_some_and(|v| window.contains(Timestamp::from_ms(v.div_euclid(1000))))
                     }
                     (None, None) => true,
-                    (None, Some(read)) => version.is_some_and(|v| v.saturating_add(overlap_us) > read),
+                    (None, Some(read)) => {
+                        terms.anew.is_some_and(|since| read < since.us())
+                            || version.is_some_and(|v| v.saturating_add(overlap_us) > read)
+                    }
                 };
                 match read {
                     _ if wanted => {
                         due.chosen.insert(hash, Why::Changed);
+                        due.waiting.extend(read.map(|read_us| (hash, Waiting { read_us, in_turn: None })));
                         changed += 1;
                     }
                     Some(read_us) => {
@@ -254,32 +342,17 @@ pub(super) async fn due(lake: &Lake, terms: &Terms<'_>, reads: &Reads) -> Result
     Ok(due)
 }
 
-/// Moves a night's share of the settled parents to the due ones; those stay in `settled` that are not due.
+/// Moves a share of the settled parents to the due ones; those stay in `settled` that are not due.
 fn share(due: &mut Due, terms: &Terms<'_>, settled: &mut Vec<Settled>) {
-    let Some(since) = terms.last.and_then(|l| l.reconciled) else {
-        // The first run has read everything just now.
-        due.whole_share = true;
-        return;
-    };
-    let elapsed = terms.now.since(since);
-    let part = (elapsed.as_secs_f64() / NIGHT.as_secs_f64()).min(1.0);
-    due.whole_share = elapsed >= NIGHT;
     let Reconcile { nights, active_nights } = terms.reconcile;
-    settled.sort_unstable_by_key(|s| (s.read_us, s.hash));
-    let count = |active: bool| settled.iter().filter(|s| s.active == active).count();
-    // Rounded up, so that N shares are the whole; of a part of a night down, or an hourly run would read one each hour.
-    let quota = |of: usize, nights: u32| {
-        let share = of as f64 * part / f64::from(nights.max(1));
-        if nights == 0 {
-            0
-        } else if due.whole_share {
-            share.ceil() as usize
-        } else {
-            share as usize
-        }
-    };
     let soon = if active_nights == 0 { nights } else { active_nights };
-    let mut left = [quota(count(false), nights), quota(count(true), soon)];
+    let dormant = terms.last.and_then(|l| l.reconciled);
+    let active = terms.last.and_then(|l| l.reconciled_active).or(dormant);
+    let count = |active: bool| settled.iter().filter(|s| s.active == active).count();
+    due.shares =
+        [Share::new(dormant, terms.now, count(false), nights), Share::new(active, terms.now, count(true), soon)];
+    settled.sort_unstable_by_key(|s| (s.read_us, s.hash));
+    let mut left = due.shares.map(|share| share.quota);
     settled.retain(|s| {
         let left = &mut left[usize::from(s.active)];
         if *left == 0 {
@@ -287,6 +360,7 @@ fn share(due: &mut Due, terms: &Terms<'_>, settled: &mut Vec<Settled>) {
         }
         *left -= 1;
         due.chosen.insert(s.hash, Why::Reconcile);
+        due.waiting.insert(s.hash, Waiting { read_us: s.read_us, in_turn: Some(s.active) });
         if let Some((_, n)) = due.parts.get_mut(s.part as usize) {
             n[1] += 1;
         }
@@ -399,7 +473,69 @@ mod tests {
         reconcile: Reconcile,
     ) -> Terms<'a> {
         let now = Timestamp::from_ms(now / 1000);
-        Terms { carrier, table, skip: None, reconcile, last, now, overlap: Duration::ZERO, backfill: None }
+        Terms { carrier, table, skip: None, reconcile, last, now, overlap: Duration::ZERO, backfill: None, anew: None }
+    }
+
+    /// Shares are read up to that moment (µs).
+    fn turned(us: i64) -> ParentsRead {
+        ParentsRead {
+            reconciled: Some(Timestamp::from_ms(us / 1000)),
+            reconciled_active: None,
+            full_since: None,
+            left: 0,
+            stalest: None,
+            milli_requests: 1000,
+        }
+    }
+
+    /// Runs of any distance read a day's share in a day, and so do runs that are stopped again and again: none takes again what
+    /// another took, and none is lost.
+    #[test]
+    fn whatever_runs_there_are_a_day_has_its_share_once() {
+        let provider = crate::catalog::embedded().unwrap();
+        let carrier = provider.resource("opportunities").unwrap();
+        let table = Table::new(&provider.name, carrier, None).unwrap();
+        let reconcile = Reconcile { nights: 30, active_nights: 10 };
+        let total: usize = 1_500;
+        let active = |i: usize| i.is_multiple_of(10);
+        // Of dormant ones and of active ones a day.
+        let share_of = [45, 15];
+        for (runs_a_day, most) in [(1, usize::MAX), (24, usize::MAX), (144, usize::MAX), (6, 5), (24, 5), (2, 7)] {
+            let mut read: Vec<i64> = vec![0; total];
+            let mut last = turned(0);
+            let days = 6;
+            let (mut now, mut times) = (0, [0, 0]);
+            for _ in 0..runs_a_day * days {
+                now += DAY / runs_a_day;
+                let mut due = Due { parts: vec![(PartitionValue::Whole, [0, 0])], ..Due::default() };
+                let mut settled: Vec<Settled> = (read.iter().enumerate())
+                    .map(|(i, r)| Settled { read_us: *r, hash: hash(&i.to_string()), part: 0, active: active(i) })
+                    .collect();
+                share(&mut due, &terms(carrier, &table, Some(&last), now, reconcile), &mut settled);
+                let mut progress = due.progress();
+                let mut left = most;
+                for i in 0..total {
+                    if left > 0 && due.chosen.contains_key(&hash(&i.to_string())) {
+                        left -= 1;
+                        read[i] = now;
+                        times[usize::from(active(i))] += 1;
+                        progress.read(&i.to_string());
+                    }
+                }
+                let [dormant, active] = progress.read_up_to(Timestamp::from_ms(now / 1000), true);
+                (last.reconciled, last.reconciled_active) = (dormant, active);
+            }
+            let said = format!("{runs_a_day} runs a day, {most} each: {times:?}");
+            if most == usize::MAX {
+                for (times, share) in times.iter().zip(share_of) {
+                    assert!((share * (days - 1)..=share * days + 2).contains(times), "{said}");
+                }
+            } else {
+                let (asked, due) = (times[0] + times[1], share_of.iter().sum::<i64>() * days);
+                let may = most as i64 * runs_a_day * days;
+                assert!(asked <= due && asked >= may.min(due) * 9 / 10, "{said}");
+            }
+        }
     }
 
     /// Nights of nothing but turns: whoever was read, whenever the share began, is read again within N nights, and no night
@@ -416,12 +552,7 @@ mod tests {
             let active = |i: usize| i.is_multiple_of(5);
             for night in 1..=40_i64 {
                 let now = night * DAY;
-                let last = ParentsRead {
-                    reconciled: Some(Timestamp::from_ms((now - DAY) / 1000)),
-                    left: 0,
-                    stalest: None,
-                    milli_requests: 1000,
-                };
+                let last = turned(now - DAY);
                 let mut due = Due { parts: vec![(PartitionValue::Whole, [0, 0])], ..Due::default() };
                 let mut settled: Vec<Settled> = (read.iter().enumerate())
                     .map(|(i, r)| Settled { read_us: *r, hash: i as u64, part: 0, active: active(i) })
@@ -448,16 +579,16 @@ mod tests {
         let carrier = provider.resource("opportunities").unwrap();
         let table = Table::new(&provider.name, carrier, None).unwrap();
         let taken = |elapsed_h: i64, reconcile: Reconcile| {
-            let last =
-                ParentsRead { reconciled: Some(Timestamp::from_ms(0)), left: 0, stalest: None, milli_requests: 1000 };
+            let last = turned(0);
             let mut due = Due { parts: vec![(PartitionValue::Whole, [0, 0])], ..Due::default() };
             let mut settled: Vec<Settled> =
                 (0..6_000).map(|i| Settled { read_us: 0, hash: i, part: 0, active: false }).collect();
             share(&mut due, &terms(carrier, &table, Some(&last), elapsed_h * DAY / 24, reconcile), &mut settled);
-            (due.count(Why::Reconcile), due.whole_share)
+            let whole = due.shares[0].whole;
+            (due.count(Why::Reconcile), whole)
         };
         let thirty = Reconcile { nights: 30, active_nights: 10 };
-        assert_eq!(taken(1, thirty), (10, false));
+        assert_eq!(taken(1, thirty), (8, false));
         assert_eq!(taken(21, thirty), (200, true));
         assert_eq!(taken(240, thirty), (200, true), "nights that were missed are not made up at once");
         assert_eq!(taken(24, Reconcile { nights: 0, active_nights: 0 }), (0, true));

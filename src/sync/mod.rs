@@ -19,7 +19,7 @@ mod world;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
@@ -421,6 +421,8 @@ struct TenantRun {
     reads: OnceLock<BTreeSet<ResourceName>>,
     /// Whether somebody arrived anonymized, in this run or before one that was cut.
     anonymized: AtomicBool,
+    /// Parents that a request for their children did not find, by their resource.
+    gone: Mutex<BTreeMap<ResourceName, BTreeSet<String>>>,
 }
 
 impl TenantJob {
@@ -566,6 +568,7 @@ impl TenantJob {
             seq: AtomicU64::new(0),
             reads: OnceLock::new(),
             anonymized: AtomicBool::new(false),
+            gone: Mutex::default(),
         });
         report.notes.extend(heal::heal(&run).await?);
         let outcome = run.resources(report).await;
@@ -1004,14 +1007,17 @@ impl TenantRun {
         }
         // Children last: by now it is known whose parents changed, and who is not asked for any more.
         self.all_children(children, report).await?;
+        let vanished = delete::vanished(self, report).await?;
+        self.count(vanished, |entry, rows| entry.deleted += rows, report).await?;
         let blanked = blank::everywhere(self).await?;
         let tell = |entry: &mut ResourceReport, rows| {
             entry.notes.push(format!("rows of people who were anonymized since it was read, emptied: {rows}"));
         };
         self.count(blanked, tell, report).await?;
-        // Also of tables that are not read any more: what was deleted leaves no document behind.
+        // What was deleted leaves no document behind, in tables that are not read any more or not read to their end either.
         let provider = &self.config().provider;
-        for r in provider.resources.iter().filter(|r| r.content.is_some() && !self.reads(&r.name)) {
+        let swept = |r: &Resource| report.resources.get(&r.name).is_some_and(|of| of.outcome == Outcome::Done);
+        for r in provider.resources.iter().filter(|r| r.content.is_some() && !(self.reads(&r.name) && swept(r))) {
             let carrier = r.mode.parent().and_then(|p| provider.resource(p.as_str()));
             if let Some(carrier) = carrier
                 && self.commit_of(&r.name).await?.is_some()
@@ -1020,6 +1026,12 @@ impl TenantRun {
             }
         }
         Ok(())
+    }
+
+    /// Notes a parent that a request for its children did not find.
+    fn gone(&self, of: &ResourceName, id: &str) {
+        let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
+        gone.entry(of.clone()).or_default().insert(id.to_owned());
     }
 
     /// What tables hold that were not opened, because they failed, were skipped or not reached: it stays, and to whoever reads
@@ -1088,10 +1100,10 @@ impl TenantRun {
         let path = resource.column("path").filter(|_| resource.content.is_some());
         let (privacy, all) = (&self.config().tenant(&self.tenant).privacy, &self.config().provider.resources);
         if path.is_some_and(|c| privacy.act(all, &resource, c) != Act::Keep) {
-            let mode = resource.mode.word().into();
-            let mut report = ResourceReport { outcome: Outcome::Skipped, mode, ..ResourceReport::default() };
-            report.notes.push("not downloaded: the privacy settings leave out documents".to_owned());
-            return vec![Done { resource: resource.name, report, failure: None, former: false }];
+            return match contents::left_out(&self, &resource, &carrier).await {
+                Ok(done) => vec![done],
+                Err(e) => vec![Done::failed(&resource, &e)],
+            };
         }
         match Children::open(self, resource.clone(), carrier).await {
             Ok(mut children) => {
@@ -1258,12 +1270,12 @@ impl TenantRun {
 
     /// What is known to be deleted of a resource's rows: by its own feed, and by that of the parent it is taken from.
     async fn suppressed(&self, resource: &Resource) -> Result<Suppress, SyncError> {
-        let [keys, parents] = self.gone(resource).await?;
+        let [keys, parents] = self.dead(resource).await?;
         Ok(Suppress::new(keys, parents))
     }
 
     /// The same as keys of the rows and of their parents, with the time (epoch ms).
-    async fn gone(&self, resource: &Resource) -> Result<[HashMap<String, i64>; 2], SyncError> {
+    async fn dead(&self, resource: &Resource) -> Result<[HashMap<String, i64>; 2], SyncError> {
         let parent = match &resource.mode {
             Mode::Extracted { from, .. } if resource.parent.is_some() => Some(from),
             Mode::Children { from, .. } => Some(from),
@@ -1358,6 +1370,9 @@ struct Done {
 }
 
 impl Done {
+    fn skipped(resource: &Resource, report: ResourceReport, former: bool) -> Self {
+        Self { resource: resource.name.clone(), report, failure: None, former }
+    }
     fn failed(resource: &Resource, error: &SyncError) -> Self {
         let mode = resource.mode.word().into();
         let report = ResourceReport { outcome: Outcome::Failed, mode, ..ResourceReport::default() };

@@ -139,3 +139,34 @@ async fn what_an_allowance_has_paid_for_is_not_thrown_away() {
     assert!(all <= needed + runs * 8, "{all} requests in {runs} runs");
     bench.assert_right("acme").await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_plan_knows_what_is_read_anew() {
+    let mut setup = Setup::new(400);
+    setup.defaults += "\nresources = [\"opportunities\", \"users\"]";
+    let mut bench = setup.start().await;
+    bench.connect("acme").await;
+    bench.sync().await;
+    let more = "resources = [\"opportunities\", \"users\", \"applications\", \"contacts\"]";
+    for (defaults, why) in [
+        (format!("{}\n{more}", Setup::default().defaults), "a table taken out of it is new"),
+        (format!("{}\n{more}\nconfidential = true", Setup::default().defaults), "confidential records are asked for"),
+    ] {
+        bench.reconfigure(&defaults, "", &[]);
+        // What is new may want another scope.
+        bench.connect("acme").await;
+        bench.pass(Duration::from_secs(600)).await;
+        let all = plan(&bench).await;
+        let line = all.iter().find(|f| f.resource.as_str() == "opportunities").unwrap();
+        assert_eq!(line.mode, "load", "{line:?}");
+        assert!(line.window.starts_with(&format!("anew, because {why}")), "{line:?}");
+        let report = bench.sync().await;
+        let was = of(&report, "opportunities");
+        assert_eq!(was.mode, "load");
+        let said = line.requests.unwrap();
+        assert!(said.abs_diff(was.requests) <= 4, "{said} planned, {} made", was.requests);
+        bench.pass(Duration::from_secs(600)).await;
+        let again = plan(&bench).await;
+        assert_eq!(again.iter().find(|f| f.resource.as_str() == "opportunities").unwrap().mode, "increment");
+    }
+}

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use hirelake::report::{ExitCode, ParentsReport, Report};
-use hirelake::sandbox::{Control, Limit};
+use hirelake::report::{ExitCode, Outcome, ParentsReport, Report};
+use hirelake::sandbox::{Action, Control, Limit};
 use hirelake::sync::Options;
 
 use crate::harness::{Bench, Setup};
@@ -354,6 +354,17 @@ async fn documents_are_downloaded_once_and_go_with_what_they_belong_to() {
     assert_eq!(of(&report, "file_contents").requests, 0, "{}", report.table());
     assert_eq!(documents(), there);
 
+    // Who is deleted has no document left, also where the run does not come to the documents.
+    let hasty = bench.control.children("acme", "resumes").unwrap().remove(1).parent_id;
+    bench.pass(MINUTES).await;
+    assert!(bench.control.delete_opportunity("acme", &hasty));
+    bench.control.edit("acme", 60, 7);
+    bench.pass(MINUTES).await;
+    let few = Options { max_requests: Some(14), ..Options::default() };
+    let report = bench.sync_with(few).await;
+    assert_eq!(of(&report, "resume_contents").outcome, Outcome::Stopped, "{}", report.table());
+    assert!(there.keys().any(|p| p.contains(&hasty)) && !documents().keys().any(|p| p.contains(&hasty)));
+
     // A file that is deleted and a person who is: the documents go, whatever the rows do.
     let gone = bench.control.delete_children("acme", "files", 1, 5, true).remove(0);
     let person = bench.control.children("acme", "resumes").unwrap().remove(0).parent_id;
@@ -422,4 +433,130 @@ async fn one_parent_that_fails_or_is_withheld_keeps_no_other_back() {
             assert_eq!(report.code, ExitCode::Done, "{:?}", report.troubles());
         }
     }
+}
+
+/// What was downloaded before somebody said that documents are not to be kept goes when everything is read anew.
+#[tokio::test(start_paused = true)]
+async fn documents_that_are_not_to_be_kept_go_with_a_full_run() {
+    let tables = ["files", "file_contents"];
+    let setup = reading(40, &tables, "");
+    let defaults = format!("{}\n[defaults.privacy]\ndocuments = \"drop\"", setup.defaults);
+    let mut bench = setup.start().await;
+    bench.connect("acme").await;
+    bench.sync().await;
+    let documents = |bench: &Bench| bench.files().into_keys().filter(|p| p.starts_with("files")).count();
+    let before = documents(&bench);
+    assert!(before > 10);
+    bench.reconfigure(&defaults, "", &[]);
+    bench.pass(MINUTES).await;
+    let report = bench.sync().await;
+    let notes = of(&report, "file_contents").notes.join("\n");
+    assert!(notes.contains("stay in files/ until `hirelake sync --full`") && documents(&bench) == before, "{notes}");
+    bench.pass(MINUTES).await;
+    let report = bench.sync_with(Options { full: true, ..Options::default() }).await;
+    let notes = of(&report, "file_contents").notes.join("\n");
+    assert!(notes.contains(&format!("downloaded before are removed: {before}")) && documents(&bench) == 0, "{notes}");
+    for row in bench.everything("acme").await.remove("file_contents").unwrap() {
+        assert!(!row.contains_key("path") && !row.contains_key("sha256"), "{row:?}");
+    }
+    bench.pass(MINUTES).await;
+    let report = bench.sync().await;
+    assert!(!report.troubles().join("\n").contains("former setting"), "{}", report.troubles().join("\n"));
+    // Wanted again, they come with a full run.
+    bench.reconfigure(&reading(40, &tables, "").defaults, "", &[]);
+    bench.pass(MINUTES).await;
+    bench.sync_with(Options { full: true, ..Options::default() }).await;
+    assert_eq!(documents(&bench), before);
+}
+
+/// A full read of children is begun once, whatever cuts it, and is gone on with.
+#[tokio::test(start_paused = true)]
+async fn a_full_read_that_is_cut_goes_on_until_everybody_was_read() {
+    let bench = reading(60, &["notes"], "").start().await;
+    bench.connect("acme").await;
+    bench.sync().await;
+    bench.pass(MINUTES).await;
+    let living = bench.control.dump("acme", "opportunities").unwrap().len() as u64;
+    // Nobody's parent changes, so only a full read finds it.
+    let notes = bench.control.children("acme", "notes").unwrap();
+    for note in &notes {
+        let said = serde_json::json!({ "fields": [{ "value": "rewritten" }] });
+        let id = note.record["id"].as_str().unwrap();
+        assert!(bench.control.edit_child("acme", "notes", &note.parent_id, id, said.as_object(), Some(false)));
+    }
+    let (mut asked, mut runs) = (0, 0);
+    loop {
+        bench.pass(MINUTES).await;
+        // Only the first one asks for everything.
+        let options = Options { full: runs == 0, max_requests: Some(30), ..Options::default() };
+        let report = bench.sync_with(options).await;
+        let notes = of(&report, "notes");
+        asked += notes.requests;
+        runs += 1;
+        if runs > 1 && notes.requests > 0 {
+            assert!(notes.notes.iter().any(|n| n.starts_with("goes on with the full read")), "{:?}", notes.notes);
+        }
+        if report.code == ExitCode::Done {
+            break;
+        }
+        assert!(runs < 12, "{}", report.table());
+    }
+    assert!(runs > 2 && asked < living + 20, "{asked} requests for {living} parents in {runs} runs");
+    bench.assert_right("acme").await;
+    let rows = bench.living("acme", "notes").await;
+    assert!(rows.values().all(|n| n["fields"].to_string().contains("rewritten")));
+    // It is over.
+    bench.pass(MINUTES).await;
+    assert_eq!(of(&bench.sync().await, "notes").requests, 0);
+}
+
+/// An hourly cron reads a day's share in a day.
+#[tokio::test(start_paused = true)]
+async fn an_hourly_run_takes_its_hour_of_the_share() {
+    let bench = reading(240, &["notes"], "reconcile = { nights = 5 }").start().await;
+    bench.connect("acme").await;
+    bench.sync().await;
+    let mut read = 0;
+    for _ in 0..24 {
+        bench.pass(Duration::from_secs(3600)).await;
+        read += parents(&bench.sync().await, "notes").reconciled;
+    }
+    assert!((40..=52).contains(&read), "{read} of 240 in a day, at a fifth a night");
+}
+
+/// What was refused or not found may be there tomorrow: nothing of it counts as read.
+#[tokio::test(start_paused = true)]
+async fn a_refusal_or_a_404_loses_no_change() {
+    let bench = reading(40, &["notes"], "reconcile = { nights = 0 }").start().await;
+    bench.connect("acme").await;
+    bench.sync().await;
+    let note = bench.control.children("acme", "notes").unwrap().remove(0);
+    let id = note.record["id"].as_str().unwrap();
+    for (n, status) in [403, 404].into_iter().enumerate() {
+        let said = serde_json::json!({ "fields": [{ "value": format!("changed {n}") }] });
+        assert!(bench.control.edit_child("acme", "notes", &note.parent_id, id, said.as_object(), Some(true)));
+        bench.pass(MINUTES).await;
+        let action = Action::Status { code: status, body: None, retry_after: None };
+        bench.control.fault(crate::lake::fault("GET /v1/opportunities/:id/notes", 0, 0, action));
+        let report = bench.sync().await;
+        assert_eq!(report.code, ExitCode::Done, "{}", report.troubles().join("\n"));
+        let told = of(&report, "notes").notes.join("\n");
+        assert!(told.contains(if status == 403 { "they stay due" } else { "no longer has (404): 1" }), "{told}");
+        bench.control.clear_faults();
+        bench.pass(MINUTES).await;
+        bench.sync().await;
+        let rows = bench.living("acme", "notes").await;
+        assert!(rows[id]["fields"].to_string().contains(&format!("changed {n}")), "{status}: {}", rows[id]["fields"]);
+    }
+
+    // Who is not found by the own id either is gone, though no feed says so (merged into another, perhaps).
+    bench.control.edit_child("acme", "notes", &note.parent_id, id, None, Some(true));
+    bench.pass(MINUTES).await;
+    let action = Action::Status { code: 404, body: None, retry_after: None };
+    bench.control.fault(crate::lake::fault("GET /v1/opportunities/:id", 0, 0, action));
+    let report = bench.sync().await;
+    assert_eq!(of(&report, "opportunities").deleted, 1, "{}", report.table());
+    assert!(!bench.living("acme", "notes").await.contains_key(id));
+    assert!(!bench.living("acme", "opportunities").await.contains_key(&note.parent_id));
+    assert_eq!(bench.living("acme", "opportunities").await.len(), 39);
 }

@@ -452,6 +452,7 @@ fn a_mistake_in_the_settings_is_named_with_its_place() {
         "[tenants.acme.privacy]\n\"opportunities.created_at\" = \"pseudonymize\"\n",
         "[tenants.acme]\nprivacy = { \"opportunities.contact\" = \"drop\" }\n",
         "[tenants.acme.privacy]\n\"notes.opportunity_id\" = \"pseudonymize\"\n",
+        "[tenants.acme.privacy]\n\"opportunities.is_anonymized\" = \"drop\"\n",
         "[tenants.acme]\nconfidential = \"yes\"\n",
         &format!("{APP}[apps.main.privacy]\npayment = \"drop\"\n"),
     ] {
@@ -488,6 +489,8 @@ fn a_mistake_in_the_settings_is_named_with_its_place() {
     DIR/hirelake.toml:2:28: `opportunities.contact` can be neither dropped nor pseudonymized: other tables' rows are found by it
     hint: leave it out, or do not read the table
     DIR/hirelake.toml:2:8: `notes.opportunity_id` can be neither dropped nor pseudonymized: it ties the row to its parent
+    hint: leave it out, or do not read the table
+    DIR/hirelake.toml:2:16: `opportunities.is_anonymized` can be neither dropped nor pseudonymized: it says who was anonymized, which their other rows follow
     hint: leave it out, or do not read the table
     DIR/hirelake.toml:2:16: key `confidential`: invalid type: a string, expected a boolean
     hint: `hirelake init --print` shows every key with its meaning
