@@ -4,7 +4,7 @@
 //! then the ledger that says when each parent was read, then the commit: a run that is killed reads a few parents again, and
 //! none is forgotten.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -175,6 +175,14 @@ impl Children {
         let empty = self.commit.parents.is_none() && self.commit.partitions.is_empty();
         let reads = if empty { Reads::none() } else { self.ledger.read().await? };
         let anew = if empty { None } else { self.full_since(&privacy) };
+        let lost = match self.resource.content {
+            Some(_) if !empty => contents::lost(&run, &self.resource, &self.carrier).await?,
+            _ => BTreeSet::new(),
+        };
+        if !lost.is_empty() {
+            let what = "documents that are not there any more, or not as they were, belong to so many parents, and are read again";
+            self.report.notes.push(format!("{what}: {}", lost.len()));
+        }
         let (carrier, carrier_table, skip) = (self.carrier.clone(), self.carrier_table.clone(), self.skip.clone());
         let last = self.commit.parents.clone();
         let now = run.world.clock.now();
@@ -188,6 +196,7 @@ impl Children {
             overlap: run.config().overlap,
             backfill: run.options.backfill,
             anew,
+            lost,
         };
         let mut due = due(&run.lake, &terms, &reads).await?;
         drop(reads);

@@ -3,10 +3,11 @@
 //! A document is durable before its row; whatever lies there without a living row that names it is swept, so that what is
 //! deleted at the provider goes here too, whatever was cut in between.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arrow::array::{Array as _, AsArray as _};
+use arrow::datatypes::Int64Type;
 use object_store::path::Path;
 use sha2::{Digest as _, Sha256};
 
@@ -186,6 +187,32 @@ pub(super) async fn sweep(
     super::delete::record(run, &resource.name, &table, &deleted).await?;
     documents_without_a_row(run, resource, carrier).await?;
     Ok(deleted)
+}
+
+/// Parents of which a document is not there any more, or is of another size than its row tells: it is downloaded again.
+pub(super) async fn lost(
+    run: &TenantRun,
+    resource: &Resource,
+    carrier: &Resource,
+) -> Result<BTreeSet<String>, SyncError> {
+    let mut lost = BTreeSet::new();
+    let Some(column) = resource.parent.as_deref() else { return Ok(lost) };
+    let found = run.lake.store.list(&folder(run, carrier)).await?;
+    let there: HashMap<&str, u64> = found.iter().map(|e| (e.path.as_ref(), e.bytes)).collect();
+    let table = run.config().table(resource)?;
+    for value in load::partition_values(&run.lake, &table).await? {
+        for batch in load::living_rows(&run.lake, &table, value, &[column, "path", "bytes"]).await? {
+            let text = |name: &str| batch.column_by_name(name).and_then(|c| c.as_string_opt::<i32>());
+            let bytes = batch.column_by_name("bytes").and_then(|c| c.as_primitive_opt::<Int64Type>());
+            let (Some(parents), Some(paths), Some(bytes)) = (text(column), text("path"), bytes) else { continue };
+            let is_lost = |i: &usize| {
+                let told = u64::try_from(bytes.value(*i)).ok();
+                paths.is_valid(*i) && there.get(paths.value(*i)).copied() != told
+            };
+            lost.extend((0..batch.num_rows()).filter(is_lost).map(|i| parents.value(i).to_owned()));
+        }
+    }
+    Ok(lost)
 }
 
 /// Removes documents that no row names: deleted rows keep the path only where they are merely marked.

@@ -3,7 +3,7 @@
 //! Asks the provider nothing and writes nothing. Every figure that is more than arithmetic on what is known is marked as a
 //! guess; what cannot even be guessed is left out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -231,6 +231,7 @@ async fn children(
         overlap: world.config.overlap,
         backfill: options.backfill,
         anew,
+        lost: BTreeSet::new(),
     };
     let due = due(&lake, &terms, &reads).await?;
     // Parents that this run's own increment will find changed are not in the lake yet.

@@ -4,7 +4,7 @@
 //! that changed after its children were read is due until they are read again, whatever crashed or was cut in between. It is
 //! written after the rows it speaks of.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -260,6 +260,8 @@ pub(super) struct Terms<'a> {
     pub(super) backfill: Option<Window>,
     /// Everybody who was read before this: a full read that goes on.
     pub(super) anew: Option<Timestamp>,
+    /// Those of which something is not in the lake any more.
+    pub(super) lost: BTreeSet<String>,
 }
 
 /// How often a resource's parents have their turn. A document does not change under its id: it is downloaded once.
@@ -310,6 +312,7 @@ pub(super) async fn due(lake: &Lake, terms: &Terms<'_>, reads: &Reads) -> Result
                 let version = versions.filter(|v| !v.is_null(i)).map(|v| v.value(i));
                 let read = reads.of(hash);
                 let wanted = match (terms.backfill, read) {
+                    (None, Some(_)) if !terms.lost.is_empty() && terms.lost.contains(ids.value(i)) => true,
                     (Some(window), _) => {
                         version.is_some_and(|v| window.contains(Timestamp::from_ms(v.div_euclid(1000))))
                     }
@@ -473,7 +476,18 @@ mod tests {
         reconcile: Reconcile,
     ) -> Terms<'a> {
         let now = Timestamp::from_ms(now / 1000);
-        Terms { carrier, table, skip: None, reconcile, last, now, overlap: Duration::ZERO, backfill: None, anew: None }
+        Terms {
+            carrier,
+            table,
+            skip: None,
+            reconcile,
+            last,
+            now,
+            overlap: Duration::ZERO,
+            backfill: None,
+            anew: None,
+            lost: BTreeSet::new(),
+        }
     }
 
     /// Shares are read up to that moment (µs).

@@ -2,9 +2,13 @@
 //! what belongs there and as much as its commit says; no key stands twice; nothing lies there that no commit knows.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read as _;
 use std::sync::Arc;
 
+use arrow::array::{Array as _, AsArray as _};
+use arrow::datatypes::Int64Type;
 use object_store::path::Path;
+use sha2::{Digest as _, Sha256};
 use twox_hash::XxHash64;
 
 use super::files::{self, Found};
@@ -14,11 +18,14 @@ use crate::catalog::{ColumnType, DELETED_AT, Resource, Table};
 use crate::load::{FILE_NAME, Judged, Lake, judge as judge_partition, look};
 use crate::names::{ResourceName, Tenant};
 use crate::state::{Commit, State};
+use crate::store::StoreError;
 use crate::sync::{SyncError, World, layouts_agree, ledger, left_in_scratch};
 
 const SYNC: &str = "run `hirelake sync`: a run that was killed between a file and its commit is mended by the next";
 /// Documents lie below this folder.
 const DOCUMENTS: &str = "files/";
+/// Bytes of a document that are read at once.
+const PIECE_BYTES: usize = 1 << 20;
 const FULL: &str = "move the table's files away and run `hirelake sync --full` for the resource";
 
 pub(super) async fn judge(world: &World, state: &State, tenant: &Tenant, all: &mut Gathered) -> Result<(), SyncError> {
@@ -30,7 +37,7 @@ pub(super) async fn judge(world: &World, state: &State, tenant: &Tenant, all: &m
     for file in &files {
         match file.resource(provider) {
             Some(resource) => known.entry(resource.name.clone()).or_default().push(file),
-            // Documents are no tables; a sync sweeps those that no row names.
+            // Documents are no tables.
             None if file.table.starts_with(DOCUMENTS) => {}
             None => {
                 let hint = "if the catalogue once had the table, give the resource back or remove its folder; a sync does not touch it";
@@ -56,6 +63,7 @@ pub(super) async fn judge(world: &World, state: &State, tenant: &Tenant, all: &m
             loose_ends(world, files, resource, &keys, all).await;
         }
     }
+    documents(world, &files, all).await?;
     ledgers(world, tenant, all).await?;
     let staged = world.lake.owned_by(tenant.as_str()).staged()?.len() + left_in_scratch(world, tenant)?.1.len();
     if staged > 0 {
@@ -117,7 +125,7 @@ async fn one_table(
     for (folder, figures) in commit.into_iter().flat_map(|c| &c.partitions) {
         if figures.version.is_some() && !there.contains(folder) {
             let what = "the newest commit speaks of a file that is not there";
-            all.find((&name, folder, ""), figures.rows, what, "run `hirelake sync --full` for the resource");
+            all.find((&name, folder, ""), figures.rows, what, "run `hirelake sync`: it reads again what was in it");
         }
     }
     keys.sort_unstable();
@@ -190,6 +198,65 @@ async fn loose_ends(
             let of = &resource.name;
             all.notes.insert(format!("living rows of {of} whose {} is no row of {target}: {loose}", column.name));
         }
+    }
+}
+
+/// Every document is there and is what its row tells, and each belongs to a row.
+async fn documents(world: &World, files: &[Found], all: &mut Gathered) -> Result<(), SyncError> {
+    let provider = &world.config.provider;
+    let mut strangers: BTreeMap<&str, &Found> =
+        files.iter().filter(|f| f.table.starts_with(DOCUMENTS)).map(|f| (f.path.as_ref(), f)).collect();
+    for resource in provider.resources.iter().filter(|r| r.content.is_some()) {
+        let columns = ["path", "bytes", "sha256"];
+        let told = scan(&world.lake, provider, files, resource, &columns, |batch, i| {
+            let bytes = batch.column_by_name("bytes").and_then(|c| c.as_primitive_opt::<Int64Type>());
+            let bytes = bytes.filter(|b| b.is_valid(i)).and_then(|b| u64::try_from(b.value(i)).ok());
+            Some((text(batch, "path", i)?, bytes, text(batch, "sha256", i)))
+        });
+        let (mut missing, mut other) = (0, 0);
+        for (path, bytes, sha256) in told.await {
+            let Some(opened) = world.lake.open_file(&Path::from(path.as_str())).await? else {
+                missing += 1;
+                continue;
+            };
+            strangers.remove(path.as_str());
+            all.searched.files += 1;
+            let hashed = tokio::task::spawn_blocking(move || hash_of(opened.file));
+            let io = |source| StoreError::Io { op: "read", path: path.as_str().into(), source };
+            let (length, hash) = hashed.await.map_err(|e| io(std::io::Error::other(e)))?.map_err(io)?;
+            other += u64::from(bytes.is_some_and(|b| b != length) || sha256.is_some_and(|told| told != hash));
+        }
+        let table = format!("{}/{}", provider.name, resource.name);
+        if missing > 0 {
+            all.find(
+                (&table, "", "path"),
+                missing,
+                "documents are not there",
+                "run `hirelake sync`: it downloads them again",
+            );
+        }
+        if other > 0 {
+            let hint = "something else wrote there: remove these files, and `hirelake sync` downloads them again";
+            all.find((&table, "", "sha256"), other, "documents are not what their rows tell", hint);
+        }
+    }
+    for file in strangers.into_values() {
+        let hint = "run `hirelake sync`: it removes documents that no row names";
+        all.find((&file.table, &file.rest, ""), 1, "a document that no row names", hint);
+    }
+    Ok(())
+}
+
+/// Length and SHA-256 of a file.
+fn hash_of(mut file: std::fs::File) -> std::io::Result<(u64, String)> {
+    let (mut hash, mut length, mut piece) = (Sha256::new(), 0, vec![0; PIECE_BYTES]);
+    loop {
+        let n = file.read(&mut piece)?;
+        if n == 0 {
+            return Ok((length, hash.finalize().iter().map(|b| format!("{b:02x}")).collect()));
+        }
+        hash.update(&piece[..n]);
+        length += n as u64;
     }
 }
 

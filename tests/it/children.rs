@@ -6,6 +6,7 @@ use std::time::Duration;
 use hirelake::report::{ExitCode, Outcome, ParentsReport, Report};
 use hirelake::sandbox::{Action, Control, Limit};
 use hirelake::sync::Options;
+use hirelake::verify;
 
 use crate::harness::{Bench, Setup};
 use crate::lake::of;
@@ -315,6 +316,7 @@ async fn edits_that_leave_the_parent_alone_are_in_the_lake_within_the_nights() {
 #[tokio::test(start_paused = true)]
 async fn documents_are_downloaded_once_and_go_with_what_they_belong_to() {
     let tables = ["files", "resumes", "offers", "file_contents", "resume_contents", "offer_contents"];
+    let (acme, nothing) = (crate::harness::tenant("acme"), verify::Options::default());
     let bench = reading(60, &tables, "").start().await;
     bench.connect("acme").await;
     // A third of the documents lies elsewhere, where no credential may go.
@@ -353,6 +355,24 @@ async fn documents_are_downloaded_once_and_go_with_what_they_belong_to() {
     let report = bench.sync().await;
     assert_eq!(of(&report, "file_contents").requests, 0, "{}", report.table());
     assert_eq!(documents(), there);
+
+    // What is lost, cut or put there by somebody else is found, and comes back.
+    let lake = bench.dir.path().join("lake");
+    let (one, two) = (there.keys().next().unwrap(), there.keys().nth(1).unwrap());
+    std::fs::remove_file(lake.join(one)).unwrap();
+    std::fs::write(lake.join(two), "%PDF cut").unwrap();
+    std::fs::write(lake.join(two).with_extension("odd"), "nobody's").unwrap();
+    let judged = || verify::run(&bench.world, &acme, &nothing);
+    let found = judged().await.unwrap().findings;
+    let whats: Vec<&str> = found.iter().map(|f| f.what.as_str()).collect();
+    for what in ["documents are not there", "documents are not what their rows tell", "a document that no row names"] {
+        assert!(whats.contains(&what), "{what}: {whats:?}");
+    }
+    bench.pass(MINUTES).await;
+    bench.control.reset_stats();
+    bench.sync().await;
+    assert_eq!(documents(), there);
+    assert_eq!(judged().await.unwrap().findings, []);
 
     // Who is deleted has no document left, also where the run does not come to the documents.
     let hasty = bench.control.children("acme", "resumes").unwrap().remove(1).parent_id;
