@@ -10,6 +10,7 @@ use std::fmt;
 use std::io::Write as _;
 use std::path::Path;
 
+use futures::StreamExt as _;
 use serde::Deserialize;
 
 use crate::catalog::{
@@ -28,6 +29,8 @@ const LOCK: &str = ".zz-evolved.lock";
 const STAGED: &str = ".zz-evolved.new";
 /// Most columns that a table gets by itself: a provider that uses ids for keys would make one for each.
 const MOST_COLUMNS: usize = 50;
+/// Reports that are read side by side.
+const REPORTS_AT_ONCE: usize = 8;
 /// What the file begins with.
 const HEADER: &str = "\
 # Columns that Hirelake adopted by itself, because `schema = \"evolve\"` is set. It only ever appends here.
@@ -230,7 +233,10 @@ struct ToldResource {
 /// When the state cannot be read.
 pub async fn seen(state: &State, newest: usize, only: &[Tenant]) -> Result<(Seen, usize), StateError> {
     let (mut seen, mut read) = (Seen::default(), 0);
-    for report in state.newest_reports(newest).await? {
+    let paths = state.newest_reports(newest).await?;
+    let mut reports = futures::stream::iter(&paths).map(|path| state.report(path)).buffered(REPORTS_AT_ONCE);
+    while let Some(report) = reports.next().await {
+        let Some(report) = report? else { continue };
         let told: Told = match serde_json::from_slice(&report) {
             Ok(told) => told,
             Err(error) => {

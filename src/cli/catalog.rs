@@ -70,8 +70,8 @@ enum Work {
         /// What this tenant met; can be given more than once [default: all]
         #[arg(long = "tenant", value_name = "TENANT")]
         tenants: Vec<Tenant>,
-        /// How many of the newest reports are looked at
-        #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..=1000))]
+        /// How many of the newest reports are looked at: a month of an hourly cron
+        #[arg(long, value_name = "N", default_value_t = 750, value_parser = clap::value_parser!(u16).range(1..=1000))]
         reports: u16,
         /// As JSON
         #[arg(long)]

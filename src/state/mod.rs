@@ -18,6 +18,10 @@ use crate::clock::{Clock, Timestamp};
 use crate::names::{ResourceName, RunId, Tenant};
 use crate::store::{Created, Store, StoreError};
 
+/// Reports that are read however large they are, and bytes of reports beyond which no more are.
+const FEW_REPORTS: usize = 30;
+const REPORTS_BYTES: u64 = 256 << 20;
+
 pub use account::Claim;
 pub use commit::{Commit, CommitKind, Covered, Habits, ParentsRead, PartitionFigures};
 pub use lease::{Lease, LeaseInfo};
@@ -198,20 +202,30 @@ impl State {
         Ok(())
     }
 
-    /// The newest reports, at most `most`, the newest first.
+    /// Where the newest reports are, at most `most`, the newest first; beyond a few no more than can be read in a while.
     ///
     /// # Errors
     ///
     /// When the store cannot be read.
-    pub async fn newest_reports(&self, most: usize) -> Result<Vec<Bytes>, StateError> {
-        let mut paths: Vec<Path> = self.store.list(&Path::from("reports")).await?.into_iter().map(|e| e.path).collect();
+    pub async fn newest_reports(&self, most: usize) -> Result<Vec<Path>, StateError> {
+        let mut found = self.store.list(&Path::from("reports")).await?;
         // Ids of runs sort by the time of their making.
-        paths.sort_by(|a, b| b.as_ref().cmp(a.as_ref()));
-        let mut reports = Vec::new();
-        for path in paths.into_iter().take(most) {
-            reports.extend(self.store.get(&path).await?);
-        }
-        Ok(reports)
+        found.sort_by(|a, b| b.path.as_ref().cmp(a.path.as_ref()));
+        let mut bytes = 0;
+        let few = found.into_iter().take(most).enumerate().take_while(|(n, report)| {
+            bytes += report.bytes;
+            *n < FEW_REPORTS || bytes <= REPORTS_BYTES
+        });
+        Ok(few.map(|(_, report)| report.path).collect())
+    }
+
+    /// One of the [newest reports](State::newest_reports); `None` when it was removed since.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    pub async fn report(&self, at: &Path) -> Result<Option<Bytes>, StateError> {
+        Ok(self.store.get(at).await?)
     }
 
     /// Keeps something sealed under `quarantine/<tenant>/<resource>/`; its name begins with the time, for the retention.

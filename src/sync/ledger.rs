@@ -304,23 +304,23 @@ pub(super) async fn due(lake: &Lake, terms: &Terms<'_>, reads: &Reads) -> Result
             let skip = terms.skip.and_then(|s| Some((s.is, column(&s.column)?)));
             due.parents += batch.num_rows() as u64;
             for i in 0..batch.num_rows() {
-                if skip.is_some_and(|(is, column)| skips(is, column, i)) {
-                    due.skipped += 1;
-                    continue;
-                }
                 let hash = hash(ids.value(i));
                 let version = versions.filter(|v| !v.is_null(i)).map(|v| v.value(i));
                 let read = reads.of(hash);
+                // Who has rows from before the rule took hold is read once more, and then has none.
+                let changed_since = |read: i64| version.is_some_and(|v| v.saturating_add(overlap_us) > read);
+                let is_skipped = skip.is_some_and(|(is, column)| skips(is, column, i));
+                if is_skipped && !read.is_some_and(changed_since) {
+                    due.skipped += 1;
+                    continue;
+                }
                 let wanted = match (terms.backfill, read) {
                     (None, Some(_)) if !terms.lost.is_empty() && terms.lost.contains(ids.value(i)) => true,
                     (Some(window), _) => {
                         version.is_some_and(|v| window.contains(Timestamp::from_ms(v.div_euclid(1000))))
                     }
                     (None, None) => true,
-                    (None, Some(read)) => {
-                        terms.anew.is_some_and(|since| read < since.us())
-                            || version.is_some_and(|v| v.saturating_add(overlap_us) > read)
-                    }
+                    (None, Some(read)) => terms.anew.is_some_and(|since| read < since.us()) || changed_since(read),
                 };
                 match read {
                     _ if wanted => {

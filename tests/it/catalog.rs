@@ -528,3 +528,45 @@ async fn children_of_children_are_found_by_two_ids() {
     assert!(text.contains("path      = \"/opportunities/:parent/notes/:id\""), "{text}");
     assert!(text.contains("from      = \"notes\"") && text.contains("class = \"free_text\""), "{text}");
 }
+
+/// Notes of who has a tag; those who have none are not asked.
+const OF_TAGGED: &str = r#"
+[[resource]]
+name = "own_tagged"
+about = "notes of tagged people"
+path = "/opportunities/:id/notes"
+scope = "notes:read:admin"
+mode = "children"
+from = "opportunities"
+parent = "opportunity_id"
+key = ["id"]
+partition = { label = "note", granularity = "none" }
+skip = { column = "tags", is = "empty", evidence = "a rule of ours" }
+columns = [
+  { name = "id", type = "text" },
+  { name = "opportunity_id", type = "ref", from_parent = "id" },
+  { name = "fields", type = "json", sensitive = true, class = "free_text" },
+]
+"#;
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_to_be_left_out_by_a_rule_is_read_once_more() {
+    let resources = "resources = [\"opportunities\", \"own_tagged\"]\nreconcile = { nights = 0 }";
+    let (bench, _) = with_files(Setup::new(40), &[("own.toml", OF_TAGGED)], resources).await;
+    bench.sync().await;
+    let of = |report: &hirelake::report::Report| report.tenants[&tenant("acme")].resources["own_tagged"].clone();
+    let rows = bench.table("acme", "own_tagged").await;
+    let (id, note) = rows.iter().next().unwrap();
+    let opportunity = &note["opportunity_id"];
+    bench.pass(std::time::Duration::from_secs(86_400)).await;
+    let said = serde_json::json!({ "fields": [{ "value": "the last one" }] });
+    assert!(bench.control.edit_child("acme", "notes", opportunity, id, said.as_object(), Some(true)));
+    assert!(bench.control.set_field("acme", "opportunities", opportunity, "tags", serde_json::json!([]), true));
+    bench.pass(std::time::Duration::from_secs(7200)).await;
+    let once = of(&bench.sync().await).parents.unwrap();
+    assert_eq!((once.changed, once.skipped), (1, 0));
+    assert!(bench.table("acme", "own_tagged").await[id]["fields"].contains("the last one"));
+    bench.pass(std::time::Duration::from_secs(600)).await;
+    let last = of(&bench.sync().await).parents.unwrap();
+    assert_eq!((last.changed, last.skipped), (0, 1));
+}
