@@ -334,7 +334,7 @@ impl Children {
                 flushing.spawn(flush(run.clone(), self.ledger.lake.clone(), self.take()));
             }
             if reading.is_empty() && !halted && over && !self.refused.is_empty() {
-                self.judge_refusals();
+                self.judge_refusals()?;
                 continue;
             }
             if reading.is_empty() && flushing.is_empty() && (halted || over) {
@@ -379,13 +379,11 @@ impl Children {
             Ok(()) => true,
             Err(ExtractError::NotFound { .. }) if absent_is_empty => true,
             Err(ExtractError::NotFound { .. }) => {
-                // Its deletion comes with the feed of deletions, or it is looked for by its id when all children were read. Until
-                // then it is due, and nobody waits for it.
+                // Its deletion comes with the feed of deletions, or it is looked for by its id when all children were read.
                 self.parents.gone += 1;
-                self.unread = self.unread.saturating_sub(1);
-                (self.failed_in_a_row, self.answered) = (0, true);
                 self.run.gone(&self.carrier.name, &read.turn.id);
-                return Ok(());
+                (self.failed_in_a_row, self.answered) = (0, true);
+                return self.leave(&read.turn, seen_at);
             }
             Err(ExtractError::Forbidden { path, hint, .. }) => return self.refused((read.turn, seen_at), path, hint),
             // The allowance is used up: the run is stopping, and this parent stays due.
@@ -487,19 +485,35 @@ impl Children {
 
     /// Judges refusals that no answer followed. Where this resource was read before, they may be of single parents or of all: they
     /// stay due, until another parent's answer tells.
-    fn judge_refusals(&mut self) {
-        let refused = std::mem::take(&mut self.refused).len();
-        let Some((path, hint)) = self.refusal.take().filter(|_| refused > 0) else { return };
+    fn judge_refusals(&mut self) -> Result<(), SyncError> {
+        let refused = std::mem::take(&mut self.refused);
+        let Some((path, hint)) = self.refusal.take().filter(|_| !refused.is_empty()) else { return Ok(()) };
         if self.commit.parents.is_none() {
             self.forbidden(path, hint);
-            return;
+            return Ok(());
         }
-        self.unread = self.unread.saturating_sub(refused as u64);
-        self.undecided = refused as u64;
+        self.undecided = refused.len() as u64;
+        for (turn, seen_at) in refused {
+            self.leave(&turn, seen_at)?;
+        }
+        let refused = self.undecided;
         self.report.notes.push(format!(
-            "parents whose children were refused (403 on {path}), and no other was asked for: {refused}; they stay due, and the next \
+            "parents whose children were refused (403 on {path}), and no other was asked for: {refused}; those that changed stay due, and the next \
              answer tells whether they are withheld or the permission is gone"
         ));
+        Ok(())
+    }
+
+    /// A parent of whose children nothing came: one that changed stays due, so that no change is lost. One whose turn it was has
+    /// had it, or those that never answer would take every turn of all others.
+    fn leave(&mut self, turn: &Turn, seen_at: Timestamp) -> Result<(), SyncError> {
+        match turn.why {
+            Why::Reconcile => self.done_with(turn, seen_at),
+            Why::Changed => {
+                self.unread = self.unread.saturating_sub(1);
+                Ok(())
+            }
+        }
     }
 
     fn forbidden(&mut self, path: String, hint: String) {

@@ -57,6 +57,14 @@ pub(super) async fn vanished(run: &TenantRun, report: &mut TenantReport) -> Resu
             continue;
         }
         let mut deletions = Vec::new();
+        let mut ids: Vec<String> = ids.into_iter().collect();
+        let asked_for = run.config().provider.confidential.as_ref().is_some_and(|hidden| {
+            run.config().tenant(&run.tenant).confidential && run.session_of(&name).has_scope(&hidden.scope)
+        });
+        if !asked_for {
+            let hidden = hidden(run, resource, &ids).await?;
+            ids.retain(|id| !hidden.contains(id));
+        }
         for id in ids {
             if run.world.stop.is_cancelled() {
                 break;
@@ -84,6 +92,21 @@ pub(super) async fn vanished(run: &TenantRun, report: &mut TenantReport) -> Resu
         add(&mut touched, &name, deleted);
     }
     Ok(touched)
+}
+
+/// Of these records, those that are confidential: whoever does not ask for such ones does not see them, and they are not gone.
+pub(super) async fn hidden(
+    run: &TenantRun,
+    resource: &Resource,
+    ids: &[String],
+) -> Result<BTreeSet<String>, SyncError> {
+    let mark = run.config().provider.confidential.as_ref().map(|c| c.mark.as_str());
+    let (Some(column), [key]) = (&resource.confidential, resource.key.as_slice()) else { return Ok(BTreeSet::new()) };
+    let table = run.config().table(resource)?;
+    let rows = load::select(&run.lake, &table, &[key, column], &ids.iter().cloned().collect()).await?;
+    let text = |name: &str| rows.column_by_name(name).and_then(|c| c.as_string_opt::<i32>());
+    let (Some(ids), Some(marks)) = (text(key), text(column)) else { return Ok(BTreeSet::new()) };
+    Ok(ids.iter().zip(marks).filter(|(_, m)| *m == mark).filter_map(|(id, _)| id.map(str::to_owned)).collect())
 }
 
 /// What belongs to deleted rows of `parent` goes before them: what was taken out of them, their children, and theirs.

@@ -1153,18 +1153,10 @@ impl Group {
 
     /// Confidential rows are missing from a listing that does not ask for them, and stay.
     async fn leave_hidden(&self, absent: &mut Vec<String>) -> Result<(), SyncError> {
-        let (resource, table) = (&self.chosen.resource, &self.parts[0].table);
-        let mark = self.run.config().provider.confidential.as_ref().map(|c| c.mark.as_str());
-        let (Some(column), [key]) = (&resource.confidential, resource.key.as_slice()) else { return Ok(()) };
-        if self.chosen.confidential || absent.is_empty() {
-            return Ok(());
+        if !self.chosen.confidential && !absent.is_empty() {
+            let hidden = delete::hidden(&self.run, &self.chosen.resource, absent).await?;
+            absent.retain(|id| !hidden.contains(id));
         }
-        let rows = load::select(&self.run.lake, table, &[key, column], &absent.iter().cloned().collect()).await?;
-        let text = |name: &str| rows.column_by_name(name).and_then(|c| c.as_string_opt::<i32>());
-        let (Some(ids), Some(marks)) = (text(key), text(column)) else { return Ok(()) };
-        let hidden: BTreeSet<&str> =
-            ids.iter().zip(marks).filter(|(_, m)| *m == mark).filter_map(|(id, _)| id).collect();
-        absent.retain(|id| !hidden.contains(id.as_str()));
         Ok(())
     }
 

@@ -561,7 +561,7 @@ async fn a_refusal_or_a_404_loses_no_change() {
         let report = bench.sync().await;
         assert_eq!(report.code, ExitCode::Done, "{}", report.troubles().join("\n"));
         let told = of(&report, "notes").notes.join("\n");
-        assert!(told.contains(if status == 403 { "they stay due" } else { "no longer has (404): 1" }), "{told}");
+        assert!(told.contains(if status == 403 { "changed stay due" } else { "no longer has (404): 1" }), "{told}");
         bench.control.clear_faults();
         bench.pass(MINUTES).await;
         bench.sync().await;
