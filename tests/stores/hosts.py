@@ -118,6 +118,8 @@ def crowd(binary, folder, stage, seed, runs=50):
         turns = []
         for i in range(4):
             sandbox.do("edit", account="acme", n=4, seed=runs + i)
+            # What changed just now is left to the next run.
+            time.sleep(2.2)
             turns.append(h.start("sync", "--wait", "2m", wrap=hosts[i % 2], log=f"turn-{i}.log").wait(300))
         equal("runs of the two hosts in turn all work", turns, [DONE] * 4)
         plain = Hirelake(binary, folder / "plain", sandbox)
