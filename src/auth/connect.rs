@@ -50,11 +50,6 @@ const ERRORS: [&str; 11] = [
     "consent_required",
     "request_not_supported",
 ];
-/// How a seed's print is kept when nothing came of it.
-fn in_vain(print: &str) -> String {
-    format!("in-vain/{print}")
-}
-
 /// Successors of one seed's file that may lie beside it.
 const MOST_SUCCESSORS: u32 = 100;
 /// How long between two looks at a tenant that is busy.
@@ -563,7 +558,7 @@ impl Auth {
         let lives = |g: &Grant| !matches!(g.standing, Standing::Dead { .. } | Standing::Disconnected);
         // By force too, while something works: the provider may end the family over a token that comes twice.
         let known = former.as_ref().filter(|f| !force || lives(&f.body)).map(|f| &f.body);
-        if known.is_some_and(|g| g.seeds.contains(&in_vain(&print))) {
+        if known.is_some_and(|g| g.seeds.contains(&grant::in_vain(&print))) {
             return Err(Self::connect_error(
                 tenant,
                 Refused::SeedRefused,
@@ -665,7 +660,7 @@ impl Auth {
     /// it a success.
     async fn remember_seed(&self, tenant: &Tenant, former: Option<Entry<Grant>>, print: &str) -> Result<(), AuthError> {
         if let Some(former) = former {
-            self.state.grants(tenant).append(former.n, former.body.and_seed(&in_vain(print))).await?;
+            self.state.grants(tenant).append(former.n, former.body.and_seed(&grant::in_vain(print))).await?;
         }
         Ok(())
     }

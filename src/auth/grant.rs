@@ -120,6 +120,11 @@ pub(super) fn print(token: &Secret) -> String {
     digest.iter().take(8).map(|b| format!("{b:02x}")).collect()
 }
 
+/// How a seed's print is kept when nothing came of it.
+pub(super) fn in_vain(print: &str) -> String {
+    format!("in-vain/{print}")
+}
+
 #[derive(Serialize, Deserialize)]
 struct Plain<'a> {
     access: std::borrow::Cow<'a, str>,

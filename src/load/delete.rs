@@ -38,6 +38,14 @@ pub enum By<'a> {
     Reference(&'a str),
 }
 
+impl By<'_> {
+    /// By their parents: a table that has one row of each has it by the parent's key.
+    #[must_use]
+    pub fn parents_of(table: &Table) -> Self {
+        if table.by_parent { Self::Parent } else { Self::Key }
+    }
+}
+
 /// What a deletion did.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Deleted {
@@ -49,55 +57,30 @@ pub struct Deleted {
     pub rewritten: Vec<(PartitionValue, Merged)>,
 }
 
-/// Deletes rows by key, in the partitions of `hint` or in all of them.
+/// Deletes rows, in the partitions of `hint` or in all of them.
 ///
 /// A row that is deleted already stays as it is (`remove` takes it away), so this may be repeated. A row whose version (in
 /// tables without one: whose first sight) is later than the deletion is alive again and is left.
 ///
 /// # Errors
 ///
-/// [`LoadError`]; partitions are rewritten one by one, and repeating the call completes the rest.
-pub async fn delete_by_key(
+/// [`LoadError`]; partitions are rewritten one by one, and repeating the call completes the rest. [`LoadError::Batch`] for a
+/// table without the column by which rows are looked for.
+pub async fn delete(
     lake: &Lake,
     lease: &Lease,
     table: &Table,
+    by: By<'_>,
     deletions: &[Deletion],
     on: OnDelete,
     hint: Option<&BTreeSet<PartitionValue>>,
 ) -> Result<Deleted, LoadError> {
-    delete(lake, lease, table, Wanted::deletions(table, deletions, By::Key), act(on), hint).await
-}
-
-/// Deletes all rows of the given parents, in the partitions of `hint` or in all of them; else as [`delete_by_key`].
-///
-/// # Errors
-///
-/// As [`delete_by_key`]; [`LoadError::Batch`] for a table without parents.
-pub async fn delete_by_parent(
-    lake: &Lake,
-    lease: &Lease,
-    table: &Table,
-    parents: &[Deletion],
-    on: OnDelete,
-    hint: Option<&BTreeSet<PartitionValue>>,
-) -> Result<Deleted, LoadError> {
-    delete(lake, lease, table, Wanted::deletions(table, parents, By::Parent), act(on), hint).await
-}
-
-/// Deletes all rows that refer to the given ones in `column`; else as [`delete_by_key`].
-///
-/// # Errors
-///
-/// As [`delete_by_key`]; [`LoadError::Batch`] for a table without that column.
-pub async fn delete_by_reference(
-    lake: &Lake,
-    lease: &Lease,
-    table: &Table,
-    column: &str,
-    to: &[Deletion],
-    on: OnDelete,
-) -> Result<Deleted, LoadError> {
-    delete(lake, lease, table, Wanted::deletions(table, to, By::Reference(column)), act(on), None).await
+    let act = match on {
+        OnDelete::Redact => Act::Redact,
+        OnDelete::Mark => Act::Mark,
+        OnDelete::Remove => Act::Drop,
+    };
+    everywhere(lake, lease, table, Wanted::deletions(table, deletions, by), act, hint).await
 }
 
 /// Empties the sensitive columns of rows, whether marked as deleted or not: of people who were anonymized, each with the time at
@@ -106,7 +89,7 @@ pub async fn delete_by_reference(
 ///
 /// # Errors
 ///
-/// As [`delete_by_key`].
+/// As [`delete`].
 pub async fn blank(
     lake: &Lake,
     lease: &Lease,
@@ -114,18 +97,10 @@ pub async fn blank(
     by: By<'_>,
     people: &[Deletion],
 ) -> Result<Deleted, LoadError> {
-    delete(lake, lease, table, Wanted::deletions(table, people, by), Act::Blank, None).await
+    everywhere(lake, lease, table, Wanted::deletions(table, people, by), Act::Blank, None).await
 }
 
-fn act(on: OnDelete) -> Act {
-    match on {
-        OnDelete::Redact => Act::Redact,
-        OnDelete::Mark => Act::Mark,
-        OnDelete::Remove => Act::Drop,
-    }
-}
-
-async fn delete(
+async fn everywhere(
     lake: &Lake,
     lease: &Lease,
     table: &Table,

@@ -140,8 +140,7 @@ pub async fn merge(
         None => (false, tally.rows, tally.living, base),
     };
     if dated && !strays.is_empty() {
-        let by = if table.by_parent { By::Parent } else { By::Key };
-        let wanted = Wanted::any(table, by, strays);
+        let wanted = Wanted::any(table, By::parents_of(table), strays);
         rewrite(lake, lease, table, PartitionValue::Null, &Arc::new(wanted), Act::Drop).await?;
     }
     Ok(Merged {

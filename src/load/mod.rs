@@ -3,7 +3,7 @@
 //! Pages become sorted runs in a private [`Spill`]; the runs of a partition's finished windows are merged with the file that
 //! is there into a new one, which takes its place at once ([`merge()`]). Guarantees: one row a key in one file a partition; a
 //! reader sees the old file or the new one; the same rows in any order and any number of times give the same bytes; what
-//! brings no change writes nothing; memory is bounded by constants, never by a table's size. Deletions ([`delete_by_key`]),
+//! brings no change writes nothing; memory is bounded by constants, never by a table's size. Deletions ([`delete()`]),
 //! changes of shape ([`bring_forward`]) and of layout ([`relay`]) go the same way.
 //!
 //! Knows no HTTP, no windows' meaning and no commits: the caller commits a window once [`Spill::unmerged_windows`] no
@@ -30,7 +30,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use object_store::path::Path;
 
-pub use delete::{By, Deleted, Deletion, blank, delete_by_key, delete_by_parent, delete_by_reference};
+pub use delete::{By, Deleted, Deletion, blank, delete};
 pub use error::{LoadError, Place};
 pub use find::{
     Figures, all_rows, column_map, figures, keys_of_parents, living_keys, living_rows, partition_values, read_table,

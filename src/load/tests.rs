@@ -588,7 +588,7 @@ async fn a_file_of_several_row_groups_is_merged_and_searched() {
     let merged = &done[&PartitionValue::Whole];
     assert_eq!((merged.inserted, merged.updated, merged.rows), (1, 1, 17_001));
     let gone = [Deletion { key: last.clone(), at: Timestamp::from_ms(50) }];
-    let done = delete_by_key(&f.lake, &lease(), &table, &gone, OnDelete::Remove, None).await.unwrap();
+    let done = delete(&f.lake, &lease(), &table, By::Key, &gone, OnDelete::Remove, None).await.unwrap();
     assert_eq!((done.rows, done.rewritten[0].1.rows), (1, 17_000));
     let now = state(&f, &table).await;
     assert!(now.len() == 17_000 && !now.contains_key(&last));
@@ -601,7 +601,7 @@ async fn the_work_can_be_spawned() {
     let table = records(Granularity::Year);
     let (mut s, lease, none) = (spill(&f, &table), lease(), Suppress::none());
     is_send(&merge(&f.lake, &lease, &table, PartitionValue::Null, s.take(PartitionValue::Null), &none));
-    is_send(&delete_by_key(&f.lake, &lease, &table, &[], OnDelete::Mark, None));
+    is_send(&delete(&f.lake, &lease, &table, By::Key, &[], OnDelete::Mark, None));
     is_send(&relay(&f.lake, &lease, &table));
     is_send(&bring_forward(&f.lake, &lease, &table));
     is_send(&living_keys(&f.lake, &table));
@@ -643,7 +643,7 @@ async fn a_deletion_in_its_three_modes() {
         let f = fixture();
         load(&f, &table, 10, &rows).await;
         let hash_before = hashes(&read(&f, &table).await);
-        let done = delete_by_key(&f.lake, &lease(), &table, &gone, on, None).await.unwrap();
+        let done = delete(&f.lake, &lease(), &table, By::Key, &gone, on, None).await.unwrap();
         assert_eq!((done.rows, done.partitions_scanned), (1, 1), "the bloom filter rules out the other partition");
         assert_eq!(done.rewritten.len(), 1);
         let (value, figures) = &done.rewritten[0];
@@ -664,7 +664,7 @@ async fn a_deletion_in_its_three_modes() {
         }
         // Again: nothing is rewritten.
         let files = f.files(&table);
-        let again = delete_by_key(&f.lake, &lease(), &table, &gone, on, None).await.unwrap();
+        let again = delete(&f.lake, &lease(), &table, By::Key, &gone, on, None).await.unwrap();
         assert_eq!((again.rows, again.rewritten.len()), (0, 0));
         assert_eq!(f.files(&table), files);
         // A page read before the deletion cannot bring it back; without the suppression only where no row is left to tell.
@@ -680,7 +680,7 @@ async fn a_deletion_in_its_three_modes() {
         s.add(0, &record_batch(&[row("b", "back", year(0), 51)]), Timestamp::from_ms(70), 1).unwrap();
         s.finish(0);
         merge_all(&f, &table, &mut s, &suppress).await;
-        let third = delete_by_key(&f.lake, &lease(), &table, &gone, on, None).await.unwrap();
+        let third = delete(&f.lake, &lease(), &table, By::Key, &gone, on, None).await.unwrap();
         assert_eq!(third.rows, 0);
         assert_eq!(state(&f, &table).await["b"], (Some("back".into()), Some(51), 70, None));
     }
@@ -693,7 +693,7 @@ async fn a_stale_page_does_not_revive_a_deleted_row() {
     let rows = [row("a", "x", year(0), 5)];
     load(&f, &table, 10, &rows).await;
     let gone = [Deletion { key: "a".into(), at: Timestamp::from_ms(50) }];
-    delete_by_key(&f.lake, &lease(), &table, &gone, OnDelete::Mark, None).await.unwrap();
+    delete(&f.lake, &lease(), &table, By::Key, &gone, OnDelete::Mark, None).await.unwrap();
     load(&f, &table, 50, &rows).await;
     assert_eq!(state(&f, &table).await["a"].3, Some(50), "seen before it was deleted");
     load(&f, &table, 51, &rows).await;
@@ -712,7 +712,7 @@ async fn children_go_with_their_parent_and_deleted_ones_stay() {
     s.finish(0);
     merge_all(&f, &table, &mut s, &Suppress::none()).await;
     let one = [Deletion { key: "2".into(), at: Timestamp::from_ms(20) }];
-    delete_by_key(&f.lake, &lease(), &table, &one, OnDelete::Redact, None).await.unwrap();
+    delete(&f.lake, &lease(), &table, By::Key, &one, OnDelete::Redact, None).await.unwrap();
     // The parent's next read has neither: the living one is gone, the tombstone stays.
     let mut s = spill(&f, &table);
     s.add(0, &child_batch(&[mark("p")]), Timestamp::from_ms(30), 1).unwrap();
@@ -728,7 +728,7 @@ async fn children_go_with_their_parent_and_deleted_ones_stay() {
     let merged = merge_all(&f, &table, &mut s, &suppress).await;
     assert_eq!(merged[&PartitionValue::Year(2023)].suppressed, 1);
     let parents = [Deletion { key: "q".into(), at: Timestamp::from_ms(40) }];
-    let done = delete_by_parent(&f.lake, &lease(), &table, &parents, OnDelete::Remove, None).await.unwrap();
+    let done = delete(&f.lake, &lease(), &table, By::Parent, &parents, OnDelete::Remove, None).await.unwrap();
     assert_eq!(done.rows, 1);
     assert_eq!(state(&f, &table).await.into_keys().collect::<Vec<_>>(), ["2"]);
 }
@@ -739,7 +739,7 @@ async fn an_emptied_partition_stays_readable() {
     let table = records(Granularity::Year);
     load(&f, &table, 10, &[row("a", "x", year(0), 5)]).await;
     let gone = [Deletion { key: "a".into(), at: Timestamp::from_ms(50) }];
-    delete_by_key(&f.lake, &lease(), &table, &gone, OnDelete::Remove, None).await.unwrap();
+    delete(&f.lake, &lease(), &table, By::Key, &gone, OnDelete::Remove, None).await.unwrap();
     let all = figures(&f.lake, &table).await.unwrap();
     assert_eq!(all.iter().map(|f| (f.value, f.rows)).collect::<Vec<_>>(), [(PartitionValue::Year(2023), 0)]);
     assert!(state(&f, &table).await.is_empty());
@@ -933,7 +933,7 @@ async fn a_changed_granularity_is_refused() {
     load(&f, &records(Granularity::Year), 10, &[row("a", "x", year(0), 5)]).await;
     let month = records(Granularity::Month);
     let gone = [Deletion { key: "a".into(), at: Timestamp::from_ms(50) }];
-    let refused = delete_by_key(&f.lake, &lease(), &month, &gone, OnDelete::Mark, None).await.unwrap_err();
+    let refused = delete(&f.lake, &lease(), &month, By::Key, &gone, OnDelete::Mark, None).await.unwrap_err();
     insta::assert_snapshot!(refused, @r"
     lever/opportunities (tenant=acme/created_year=2023/data.parquet): cannot find the partitions of deleted rows: the folder is not of a table cut by month
     hint: set the granularity back, or run `hirelake relay` for the resource
@@ -951,9 +951,9 @@ async fn rows_are_found_again() {
     assert_eq!(some.num_columns(), 2);
     let gone = [Deletion { key: "b".into(), at: Timestamp::from_ms(50) }];
     let hint = BTreeSet::from([PartitionValue::Year(2023)]);
-    let missed = delete_by_key(&f.lake, &lease(), &table, &gone, OnDelete::Mark, Some(&hint)).await.unwrap();
+    let missed = delete(&f.lake, &lease(), &table, By::Key, &gone, OnDelete::Mark, Some(&hint)).await.unwrap();
     assert_eq!((missed.rows, missed.partitions_scanned), (0, 0));
-    delete_by_key(&f.lake, &lease(), &table, &gone, OnDelete::Mark, None).await.unwrap();
+    delete(&f.lake, &lease(), &table, By::Key, &gone, OnDelete::Mark, None).await.unwrap();
     assert_eq!(living_keys(&f.lake, &table).await.unwrap(), set(&["a", "c"]));
     let refs = |except: &[&str]| still_referenced_owned(&f.lake, &table, set(&["x", "y"]), set(except));
     assert_eq!(refs(&[]).await, set(&["x", "y"]));

@@ -76,6 +76,19 @@ pub struct ParentsRead {
     pub milli_requests: u64,
 }
 
+impl Default for ParentsRead {
+    fn default() -> Self {
+        Self {
+            reconciled: None,
+            reconciled_active: None,
+            full_since: None,
+            left: 0,
+            stalest: None,
+            milli_requests: 1000,
+        }
+    }
+}
+
 /// What former runs met, for forecasts only.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Habits {

@@ -3,19 +3,19 @@
 //!
 //! Who is due stands in the commit of the listing with which they arrived, until all tables are done.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use arrow::array::{Array as _, AsArray as _};
 use arrow::datatypes::TimestampMicrosecondType;
 
-use super::delete::{Touched, add, record};
+use super::delete::{Touched, note, orphans};
 use super::ledger::Ledger;
 use super::{SyncError, TenantRun, contents};
 use crate::catalog::{Mode, Resource, SYNCED_AT, Table};
 use crate::clock::Timestamp;
-use crate::load::{self, By, Deleted, Deletion};
+use crate::load::{self, By, Deletion};
 use crate::names::ResourceName;
 use crate::state::{Commit, CommitKind};
 
@@ -104,11 +104,11 @@ async fn follow(
         let table = run.config().table(child)?;
         let (by, theirs) = match &child.mode {
             Mode::Extracted { field, .. } if child.parent.is_none() => {
-                (By::Key, shared(run, parent, field, who).await?)
+                let everybody = arrived(run, parent, Timestamp::from_ms(0)).await?.into_iter().map(|d| d.key).collect();
+                let carrier = run.config().table(parent)?;
+                (By::Key, orphans(run, parent, &carrier, field, who, Some(everybody)).await?)
             }
-            _ if table.by_parent => (By::Parent, who.to_vec()),
-            // One row a parent, by the parent's key.
-            _ => (By::Key, who.to_vec()),
+            _ => (By::parents_of(&table), who.to_vec()),
         };
         if parents {
             let below = match by {
@@ -122,8 +122,7 @@ async fn follow(
             Mode::Children { .. } => unread(run, child, parent, theirs).await?,
             _ => theirs,
         };
-        let done = load::blank(&run.lake, &run.lease, &table, by, &left).await?;
-        note(run, child, &table, done, touched).await?;
+        empty(run, child, &table, by, &left, touched).await?;
         if child.content.is_some() && touched.contains_key(&child.name) {
             contents::documents_without_a_row(run, child, parent).await?;
         }
@@ -133,26 +132,22 @@ async fn follow(
         let Some(column) = of_all.names_whose(parent) else { continue };
         if exists(of_all).await? {
             let table = run.config().table(of_all)?;
-            let done = load::blank(&run.lake, &run.lease, &table, By::Reference(&column.name), who).await?;
-            note(run, of_all, &table, done, touched).await?;
+            empty(run, of_all, &table, By::Reference(&column.name), who, touched).await?;
         }
     }
     Ok(())
 }
 
-async fn note(
+async fn empty(
     run: &TenantRun,
     of: &Resource,
     table: &Table,
-    done: Deleted,
+    by: By<'_>,
+    who: &[Deletion],
     touched: &mut Touched,
 ) -> Result<(), SyncError> {
-    if done.rewritten.is_empty() {
-        return Ok(());
-    }
-    record(run, &of.name, table, &done).await?;
-    add(touched, &of.name, done);
-    Ok(())
+    let done = load::blank(&run.lake, &run.lease, table, by, who).await?;
+    if done.rewritten.is_empty() { Ok(()) } else { note(run, of, table, done, touched).await }
 }
 
 /// Of `who`, those whose children were not read since.
@@ -164,25 +159,4 @@ async fn unread(
 ) -> Result<Vec<Deletion>, SyncError> {
     let reads = Ledger::new(&run.world, &run.tenant, &run.lake.scratch, child, parent)?.read().await?;
     Ok(who.into_iter().filter(|d| reads.of_key(&d.key).is_none_or(|us| us < d.at.us())).collect())
-}
-
-/// Shared things (contacts) to which `who` refers and nobody else who lives on with a name.
-async fn shared(run: &TenantRun, parent: &Resource, field: &str, who: &[Deletion]) -> Result<Vec<Deletion>, SyncError> {
-    let Some(column) = parent.columns.iter().find(|c| c.source == field) else { return Ok(Vec::new()) };
-    let (table, key) = (run.config().table(parent)?, parent.key[0].as_str());
-    let at: BTreeMap<&str, Timestamp> = who.iter().map(|d| (d.key.as_str(), d.at)).collect();
-    let keys: BTreeSet<String> = who.iter().map(|d| d.key.clone()).collect();
-    let rows = load::select(&run.lake, &table, &[key, &column.name], &keys).await?;
-    let text = |name: &str| rows.column_by_name(name).and_then(|c| c.as_string_opt::<i32>());
-    let (Some(ids), Some(refs)) = (text(key), text(&column.name)) else { return Ok(Vec::new()) };
-    let mut theirs: BTreeMap<String, Timestamp> = BTreeMap::new();
-    for i in (0..rows.num_rows()).filter(|&i| refs.is_valid(i)) {
-        let Some(&at) = at.get(ids.value(i)) else { continue };
-        let latest = theirs.entry(refs.value(i).to_owned()).or_insert(at);
-        *latest = at.max(*latest);
-    }
-    let everybody = arrived(run, parent, Timestamp::from_ms(0)).await?.into_iter().map(|d| d.key).collect();
-    let values = theirs.keys().cloned().collect();
-    let kept = load::still_referenced(&run.lake, &table, &column.name, &values, &everybody).await?;
-    Ok(theirs.into_iter().filter(|(id, _)| !kept.contains(id)).map(|(key, at)| Deletion { key, at }).collect())
 }

@@ -24,7 +24,7 @@ use crate::http::{Cause, Priority};
 use crate::load::{self, Lake, LoadError, Merged, Runs, Spill, Suppress, Ticket};
 use crate::names::ResourceName;
 use crate::report::{Failure, Outcome, ParentsReport, ResourceReport};
-use crate::state::{Commit, CommitKind, Entry, Habits, ParentsRead, PartitionFigures};
+use crate::state::{Commit, CommitKind, Entry, Habits, PartitionFigures};
 use crate::transform::{Decoder, Drift, Parent, Rejected};
 
 /// Rows wait no longer than this to be merged: a killed run reads no more than this time's parents again. A merge costs the
@@ -205,7 +205,6 @@ impl Children {
         if let Some(left) = left {
             self.report.notes.push(format!("goes on with {left} parents that were left by the last run"));
         }
-        let settled_stalest = due.stalest;
         self.progress = due.progress();
         let mut columns: Vec<String> =
             Decoder::of_children(&self.resource, &carrier).parent_columns().map(str::to_owned).collect();
@@ -225,18 +224,10 @@ impl Children {
         }
 
         self.parents.left = self.unread + self.parents.failed;
-        let stalest = settled_stalest.into_iter().chain(self.progress.stalest()).min();
-        self.parents.stalest = stalest.map(|us| Timestamp::from_ms(us.div_euclid(1000)));
+        self.parents.stalest = self.progress.stalest().map(|us| Timestamp::from_ms(us.div_euclid(1000)));
         let settled = self.parents.left == 0 && self.undecided == 0;
         let all = settled && self.complete && self.failure.is_none() && self.skipped.is_none();
-        let mut read = last.unwrap_or(ParentsRead {
-            reconciled: None,
-            reconciled_active: None,
-            full_since: None,
-            left: 0,
-            stalest: None,
-            milli_requests: 1000,
-        });
+        let mut read = last.unwrap_or_default();
         [read.reconciled, read.reconciled_active] = self.progress.read_up_to(now, all);
         read.full_since = anew.filter(|_| !all);
         if anew.is_some() && all {

@@ -180,10 +180,7 @@ pub(super) async fn sweep(
     let at = run.provider_now().unwrap_or_else(|| run.world.clock.now());
     let deletions: Vec<Deletion> = orphans.into_iter().map(|key| Deletion { key, at }).collect();
     let on = run.config().tenant(&run.tenant).on_delete;
-    let deleted = match table.by_parent {
-        true => load::delete_by_parent(&run.lake, &run.lease, &table, &deletions, on, None).await?,
-        false => load::delete_by_key(&run.lake, &run.lease, &table, &deletions, on, None).await?,
-    };
+    let deleted = load::delete(&run.lake, &run.lease, &table, By::parents_of(&table), &deletions, on, None).await?;
     super::delete::record(run, &resource.name, &table, &deleted).await?;
     documents_without_a_row(run, resource, carrier).await?;
     Ok(deleted)

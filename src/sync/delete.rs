@@ -1,6 +1,7 @@
 //! Deletions of a feed, applied to the tables concerned: children first, the record last, so that a crash in between leaves
 //! the record by which the rest is found again.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::PoisonError;
 
@@ -11,8 +12,9 @@ use super::group::FEW_ABSENT;
 use super::quarantine::{self, Gone};
 use super::{SyncError, TenantRun, fail, group};
 use crate::catalog::{Mode, Resource, Table};
+use crate::clock::Timestamp;
 use crate::extract;
-use crate::load::{self, Deleted, Deletion};
+use crate::load::{self, By, Deleted, Deletion};
 use crate::names::ResourceName;
 use crate::report::TenantReport;
 use crate::state::{CommitKind, PartitionFigures};
@@ -32,13 +34,21 @@ pub(super) async fn apply(run: &TenantRun, feed: &Resource, deletions: &[Deletio
     if deletions.is_empty() || run.commit_of(of).await?.is_none() {
         return Ok(touched);
     }
-    let on = run.config().tenant(&run.tenant).on_delete;
-    let table = run.config().table(target)?;
-    follow(run, target, deletions, &mut touched).await?;
-    let deleted = load::delete_by_key(&run.lake, &run.lease, &table, deletions, on, None).await?;
-    record(run, of, &table, &deleted).await?;
-    touched.insert(of.clone(), deleted);
+    remove(run, target, deletions, &mut touched).await?;
     Ok(touched)
+}
+
+/// Deleted rows of a resource, and before them what belongs to them.
+async fn remove(
+    run: &TenantRun,
+    target: &Resource,
+    deletions: &[Deletion],
+    touched: &mut Touched,
+) -> Result<(), SyncError> {
+    let (table, on) = (run.config().table(target)?, run.config().tenant(&run.tenant).on_delete);
+    follow(run, target, deletions, touched).await?;
+    let deleted = load::delete(&run.lake, &run.lease, &table, By::Key, deletions, on, None).await?;
+    note(run, target, &table, deleted, touched).await
 }
 
 /// Records that a request for their children did not find, and that are looked for by their ids: those that are not there were
@@ -53,15 +63,12 @@ pub(super) async fn vanished(run: &TenantRun, report: &mut TenantReport) -> Resu
         let rows = usize::try_from(rows).unwrap_or(usize::MAX);
         if ids.len() > FEW_ABSENT && ids.len().saturating_mul(5) > rows && !run.options.allow_mass_delete {
             let (tenant, resource, absent) = (run.tenant.clone(), name.clone(), ids.len());
-            report.failures.push(fail(Some(&name), &SyncError::MassDelete { tenant, resource, absent, rows }));
+            report.failures.push(fail(Some(&name), &SyncError::Unfound { tenant, resource, absent, rows }));
             continue;
         }
         let mut deletions = Vec::new();
         let mut ids: Vec<String> = ids.into_iter().collect();
-        let asked_for = run.config().provider.confidential.as_ref().is_some_and(|hidden| {
-            run.config().tenant(&run.tenant).confidential && run.session_of(&name).has_scope(&hidden.scope)
-        });
-        if !asked_for {
+        if !run.sees_confidential(&name) {
             let hidden = hidden(run, resource, &ids).await?;
             ids.retain(|id| !hidden.contains(id));
         }
@@ -69,7 +76,7 @@ pub(super) async fn vanished(run: &TenantRun, report: &mut TenantReport) -> Resu
             if run.world.stop.is_cancelled() {
                 break;
             }
-            report.resources.entry(name.clone()).or_default().requests += 1;
+            run.entry(report, &name).requests += 1;
             match extract::exists(run.session_of(&name), resource, item, &id).await {
                 Ok(true) => {}
                 Ok(false) => deletions.push(Deletion { key: id, at: run.world.clock.now() }),
@@ -82,14 +89,10 @@ pub(super) async fn vanished(run: &TenantRun, report: &mut TenantReport) -> Resu
         if deletions.is_empty() {
             continue;
         }
-        let (table, on) = (run.config().table(resource)?, run.config().tenant(&run.tenant).on_delete);
         if resource.is_personal() {
             quarantine::forget(run, &Gone::Deleted(resource, &deletions)).await?;
         }
-        follow(run, resource, &deletions, &mut touched).await?;
-        let deleted = load::delete_by_key(&run.lake, &run.lease, &table, &deletions, on, None).await?;
-        record(run, &name, &table, &deleted).await?;
-        add(&mut touched, &name, deleted);
+        remove(run, resource, &deletions, &mut touched).await?;
     }
     Ok(touched)
 }
@@ -128,21 +131,17 @@ pub(super) async fn follow(
             let gone = load::keys_of_parents(&run.lake, &children, deletions).await?;
             Box::pin(follow(run, child, &gone, touched)).await?;
         }
-        let deleted = match &child.mode {
+        let (by, theirs) = match &child.mode {
             Mode::Extracted { field, .. } if child.parent.is_none() => {
-                let shared = orphans(run, parent, &table, field, deletions).await?;
+                let shared = orphans(run, parent, &table, field, deletions, None).await?;
                 quarantine::forget(run, &Gone::Deleted(child, &shared)).await?;
                 Box::pin(follow(run, child, &shared, touched)).await?;
-                load::delete_by_key(&run.lake, &run.lease, &children, &shared, on, None).await?
+                (By::Key, Cow::Owned(shared))
             }
-            _ if children.by_parent => {
-                load::delete_by_parent(&run.lake, &run.lease, &children, deletions, on, None).await?
-            }
-            // One row a parent, by the parent's key.
-            _ => load::delete_by_key(&run.lake, &run.lease, &children, deletions, on, None).await?,
+            _ => (By::parents_of(&children), Cow::Borrowed(deletions)),
         };
-        record(run, &child.name, &children, &deleted).await?;
-        add(touched, &child.name, deleted);
+        let deleted = load::delete(&run.lake, &run.lease, &children, by, &theirs, on, None).await?;
+        note(run, child, &children, deleted, touched).await?;
     }
     // A listing of everybody's answers tells by itself who is missing; nobody reads it any more where it was left out.
     for of_all in provider.resources.iter().filter(|r| !run.reads(&r.name)) {
@@ -151,33 +150,44 @@ pub(super) async fn follow(
             continue;
         }
         let theirs = run.config().table(of_all)?;
-        let deleted = load::delete_by_reference(&run.lake, &run.lease, &theirs, &column.name, deletions, on).await?;
-        record(run, &of_all.name, &theirs, &deleted).await?;
-        add(touched, &of_all.name, deleted);
+        let by = By::Reference(&column.name);
+        let deleted = load::delete(&run.lake, &run.lease, &theirs, by, deletions, on, None).await?;
+        note(run, of_all, &theirs, deleted, touched).await?;
     }
     Ok(())
 }
 
-pub(super) fn add(touched: &mut Touched, name: &ResourceName, done: Deleted) {
-    let so_far = touched.entry(name.clone()).or_default();
+/// Notes what was done to a table, in its own line of commits and among what was touched.
+pub(super) async fn note(
+    run: &TenantRun,
+    of: &Resource,
+    table: &Table,
+    done: Deleted,
+    touched: &mut Touched,
+) -> Result<(), SyncError> {
+    record(run, &of.name, table, &done).await?;
+    let so_far = touched.entry(of.name.clone()).or_default();
     so_far.rows += done.rows;
     so_far.partitions_scanned += done.partitions_scanned;
     so_far.rewritten.extend(done.rewritten);
+    Ok(())
 }
 
-/// Shared things (contacts) to which only deleted records refer.
-async fn orphans(
+/// Shared things (contacts) to which only those records refer. `nobodies`: records that live on and keep nothing, where these
+/// were anonymized and not deleted; a deleted record that changed since is alive again.
+pub(super) async fn orphans(
     run: &TenantRun,
     target: &Resource,
     table: &Table,
     field: &str,
     deletions: &[Deletion],
+    nobodies: Option<BTreeSet<String>>,
 ) -> Result<Vec<Deletion>, SyncError> {
     let Some(column) = target.columns.iter().find(|c| c.source == field) else { return Ok(Vec::new()) };
     let keys: BTreeSet<String> = deletions.iter().map(|d| d.key.clone()).collect();
     let at: BTreeMap<&str, i64> = deletions.iter().map(|d| (d.key.as_str(), d.at.us())).collect();
     let key = target.key[0].as_str();
-    let version = table.version.map(|i| table.schema.field(i).name().clone());
+    let version = table.version.filter(|_| nobodies.is_none()).map(|i| table.schema.field(i).name().clone());
     let mut columns = vec![key, column.name.as_str()];
     columns.extend(version.as_deref());
     let rows = load::select(&run.lake, table, &columns, &keys).await?;
@@ -187,8 +197,8 @@ async fn orphans(
         .as_deref()
         .and_then(|v| rows.column_by_name(v))
         .and_then(|c| c.as_primitive_opt::<TimestampMicrosecondType>());
-    let mut candidates: BTreeMap<String, crate::clock::Timestamp> = BTreeMap::new();
-    let mut dead = BTreeSet::new();
+    let mut candidates: BTreeMap<String, Timestamp> = BTreeMap::new();
+    let mut dead = nobodies.unwrap_or_default();
     for i in (0..rows.num_rows()).filter(|&i| !refs.is_null(i)) {
         let Some(deleted_us) = at.get(ids.value(i)) else { continue };
         // A record changed after its deletion is alive again.
@@ -196,7 +206,7 @@ async fn orphans(
             continue;
         }
         dead.insert(ids.value(i).to_owned());
-        let when = crate::clock::Timestamp::from_ms(deleted_us.div_euclid(1000));
+        let when = Timestamp::from_ms(deleted_us.div_euclid(1000));
         let latest = candidates.entry(refs.value(i).to_owned()).or_insert(when);
         *latest = when.max(*latest);
     }

@@ -96,7 +96,8 @@ pub async fn forecast(world: &World, options: &Options) -> Result<Vec<Forecast>,
             if resource.default == ByDefault::Granted && !named && !resource.scope.as_deref().is_some_and(opens) {
                 continue;
             }
-            let lacks = resource.scope.as_deref().filter(|s| !granted.is_empty() && !opens(s));
+            let may = |s: &str| granted.is_empty() || opens(s);
+            let lacks = resource.scope.as_deref().filter(|s| !may(s));
             let last = state.commits(&tenant, &resource.name).last::<Commit>().await?.map(|e| e.body);
             let last = last.filter(|l| l.kind != CommitKind::Erased);
             let from = all.len();
@@ -113,17 +114,15 @@ pub async fn forecast(world: &World, options: &Options) -> Result<Vec<Forecast>,
                     let mut wish = Wish { full: options.full, backfill: options.backfill };
                     let mut taken_out = Vec::new();
                     for (child, _) in world.config.read_by(&tenant) {
-                        let Mode::Extracted { from, field } = &child.mode else { continue };
-                        let expand = resource.expand.iter().find(|e| e.name == *field);
-                        let scope = child.scope.as_deref().or_else(|| expand.and_then(|e| e.scope.as_deref()));
-                        if *from == resource.name && scope.is_none_or(|s| granted.is_empty() || opens(s)) {
+                        let of_it = matches!(&child.mode, Mode::Extracted { from, .. } if *from == resource.name);
+                        if of_it && scopes::lacking(&world.config.provider, child, may).is_none() {
                             let written = state.commits(&tenant, &child.name).last::<Commit>().await?.is_some();
                             taken_out.push((&child.name, written));
                         }
                     }
                     let hidden = world.config.provider.confidential.as_ref().filter(|_| config.confidential);
                     let hidden = hidden.filter(|_| resource.confidential.is_some());
-                    let confidential = hidden.is_some_and(|h| granted.is_empty() || opens(&h.scope));
+                    let confidential = hidden.is_some_and(|h| may(&h.scope));
                     let anew = plan::anew(last.as_ref(), taken_out.into_iter(), confidential);
                     wish.full |= anew.is_some() && wish.backfill.is_none();
                     let mut lines = listings(world, &tenant, resource, last.as_ref(), wish, bound);

@@ -23,7 +23,8 @@ use crate::clock::Timestamp;
 use crate::extract::{self, Decoded, ExtractError, Pager};
 use crate::http::{Gate, Priority};
 use crate::load::{
-    self, Deletion, Growing, Incoming, KEY_SEPARATOR, Lake, LoadError, Merged, Response, Runs, Spill, Suppress, Ticket,
+    self, By, Deletion, Growing, Incoming, KEY_SEPARATOR, Lake, LoadError, Merged, Response, Runs, Spill, Suppress,
+    Ticket,
 };
 use crate::names::ResourceName;
 use crate::plan::{self, Active, Filter, Order, Splitter, Wish, Work, certain};
@@ -1138,7 +1139,7 @@ impl Group {
         let deletions: Vec<Deletion> = absent.into_iter().map(|key| Deletion { key, at }).collect();
         let on = if keyless { OnDelete::Remove } else { run.config().tenant(&run.tenant).on_delete };
         delete::follow(&run, &resource, &deletions, &mut BTreeMap::new()).await?;
-        let deleted = load::delete_by_key(&run.lake, &run.lease, &table, &deletions, on, None).await?;
+        let deleted = load::delete(&run.lake, &run.lease, &table, By::Key, &deletions, on, None).await?;
         self.parts[0].report.deleted += deleted.rows;
         self.parts[0].report.partitions_rewritten += deleted.rewritten.len() as u64;
         if deleted.rewritten.is_empty() {
@@ -1181,7 +1182,7 @@ impl Group {
             let deletions: Vec<Deletion> = orphans.into_iter().map(|key| Deletion { key, at }).collect();
             // Children are read after all listings, so nobody else writes to their tables now.
             delete::follow(&run, &part.resource, &deletions, &mut BTreeMap::new()).await?;
-            let deleted = load::delete_by_key(&run.lake, &run.lease, &part.table, &deletions, on, None).await?;
+            let deleted = load::delete(&run.lake, &run.lease, &part.table, By::Key, &deletions, on, None).await?;
             if deleted.rewritten.is_empty() {
                 continue;
             }

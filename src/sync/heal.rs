@@ -16,7 +16,7 @@ use super::ledger::Ledger;
 use super::{SyncError, TenantRun, delete};
 use crate::catalog::{Granularity, Mode, PartitionValue, Resource, Table};
 use crate::clock::Timestamp;
-use crate::load::{self, Deleted, Deletion};
+use crate::load::{self, By, Deleted, Deletion};
 use crate::names::ResourceName;
 use crate::state::{Commit, CommitKind, Covered, Entry, Window};
 use crate::store::Version;
@@ -252,10 +252,10 @@ async fn take_out_the_dead(run: &TenantRun, resource: &Resource, table: &Table) 
     if !keys.is_empty() {
         // Children first here, too: what belongs to a dead record is found by it, and dies when it died.
         delete::follow(run, resource, &keys, &mut delete::Touched::new()).await?;
-        record(&load::delete_by_key(&run.lake, &run.lease, table, &keys, on, None).await?, &resource.name).await?;
+        record(&load::delete(&run.lake, &run.lease, table, By::Key, &keys, on, None).await?, &resource.name).await?;
     }
     if !parents.is_empty() && table.by_parent {
-        record(&load::delete_by_parent(&run.lake, &run.lease, table, &parents, on, None).await?, &resource.name)
+        record(&load::delete(&run.lake, &run.lease, table, By::Parent, &parents, on, None).await?, &resource.name)
             .await?;
     }
     Ok(())

@@ -154,7 +154,7 @@ pub(super) struct Due {
     /// Those that are left out by a rule.
     pub(super) skipped: u64,
     /// When that parent was read (µs) whose read is the longest ago, of those that are not due.
-    pub(super) stalest: Option<i64>,
+    stalest: Option<i64>,
     /// Those that are due and were read before, until they are read.
     waiting: HashMap<u64, Waiting>,
     /// The shares of dormant and of active parents that did not change.
@@ -213,6 +213,8 @@ impl Share {
 /// What a run has read of what was due.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
+    /// As [`Due::stalest`].
+    settled: Option<i64>,
     waiting: HashMap<u64, Waiting>,
     shares: [Share; 2],
 }
@@ -225,9 +227,9 @@ impl Progress {
             self.shares[usize::from(active)].taken += 1;
         }
     }
-    /// When that one was read (µs) of those still due whose read is the longest ago.
+    /// When that one was read (µs) whose read is the longest ago, of those that were ever read.
     pub(super) fn stalest(&self) -> Option<i64> {
-        self.waiting.values().map(|w| w.read_us).min()
+        self.waiting.values().map(|w| w.read_us).chain(self.settled).min()
     }
     /// Up to when the shares of dormant and of active parents are read.
     pub(super) fn read_up_to(&self, now: Timestamp, all: bool) -> [Option<Timestamp>; 2] {
@@ -241,7 +243,7 @@ impl Due {
     }
     /// What is to be kept of it while parents are read.
     pub(super) fn progress(&mut self) -> Progress {
-        Progress { waiting: std::mem::take(&mut self.waiting), shares: self.shares }
+        Progress { settled: self.stalest, waiting: std::mem::take(&mut self.waiting), shares: self.shares }
     }
 }
 
@@ -492,14 +494,7 @@ mod tests {
 
     /// Shares are read up to that moment (µs).
     fn turned(us: i64) -> ParentsRead {
-        ParentsRead {
-            reconciled: Some(Timestamp::from_ms(us / 1000)),
-            reconciled_active: None,
-            full_since: None,
-            left: 0,
-            stalest: None,
-            milli_requests: 1000,
-        }
+        ParentsRead { reconciled: Some(Timestamp::from_ms(us / 1000)), ..ParentsRead::default() }
     }
 
     /// Runs of any distance read a day's share in a day, and so do runs that are stopped again and again: none takes again what

@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use crate::adopt::{self, Seen};
 use crate::auth::known::{Known, is_unique};
 use crate::auth::{Auth, AuthError, CredentialKind, Session};
-use crate::catalog::{Act, ByDefault, Mode, Resource, scopes};
+use crate::catalog::{Act, ByDefault, Confidential, Mode, Resource, scopes};
 use crate::clock::Timestamp;
 use crate::config::{Config, ConfigError, Schema};
 use crate::extract::{self, ExtractError};
@@ -141,6 +141,20 @@ pub enum SyncError {
         /// The resource.
         resource: ResourceName,
         /// Missing rows.
+        absent: usize,
+        /// Living rows.
+        rows: usize,
+    },
+    /// More records than is believed were not found when their children were asked for.
+    #[error(
+        "tenant {tenant}: {absent} of {rows} rows of {resource} were not found (404) when their children were asked for, which is more than a fifth: none was deleted\nhint: if they were really deleted, run once with --allow-mass-delete; else the provider answered wrongly, and the next run asks again"
+    )]
+    Unfound {
+        /// The tenant.
+        tenant: Tenant,
+        /// The resource.
+        resource: ResourceName,
+        /// Those that were not found.
         absent: usize,
         /// Living rows.
         rows: usize,
@@ -891,9 +905,7 @@ impl TenantRun {
                 if *from != r.name {
                     continue;
                 }
-                let expand = r.expand.iter().find(|e| e.name == *field);
-                let scope = c.scope.as_deref().or_else(|| expand.and_then(|e| e.scope.as_deref()));
-                match scope.filter(|s| !session.has_scope(s)) {
+                match scopes::lacking(&self.config().provider, c, |scope| session.has_scope(scope)) {
                     Some(scope) => missing(c, reader, scope),
                     None => {
                         extract.push((*c).clone());
@@ -936,6 +948,13 @@ impl TenantRun {
         Ok(())
     }
 
+    /// Whether confidential records of a resource are asked for: that is wanted, and granted.
+    fn sees_confidential(&self, of: &ResourceName) -> bool {
+        let granted = |hidden: &Confidential| self.session_of(of).has_scope(&hidden.scope);
+        self.config().tenant(&self.tenant).confidential
+            && self.config().provider.confidential.as_ref().is_some_and(granted)
+    }
+
     /// Asks for confidential records where that is wanted and granted.
     fn choose_hidden(&self, chosen: &mut [Chosen], report: &mut TenantReport) {
         let Some(hidden) = &self.config().provider.confidential else { return };
@@ -944,7 +963,7 @@ impl TenantRun {
         }
         for c in chosen.iter_mut().filter(|c| c.resource.confidential.is_some()) {
             let named = self.is_named(self.reader(&c.resource.name));
-            if self.session_of(&c.resource.name).has_scope(&hidden.scope) {
+            if self.sees_confidential(&c.resource.name) {
                 c.resource.query.push((hidden.param.clone(), hidden.value.clone()));
                 c.confidential = true;
                 continue;
@@ -1121,6 +1140,13 @@ impl TenantRun {
         feed.commit_held().await
     }
 
+    /// A table's entry in the report, also where nobody reads it.
+    fn entry<'r>(&self, report: &'r mut TenantReport, name: &ResourceName) -> &'r mut ResourceReport {
+        let mode = self.config().provider.resource(name.as_str()).map(|r| r.mode.word().to_owned());
+        let of_its_own = || ResourceReport { mode: mode.unwrap_or_default(), ..ResourceReport::default() };
+        report.resources.entry(name.clone()).or_insert_with(of_its_own)
+    }
+
     /// Notes in the report what was done to tables beside reading them.
     async fn count(
         &self,
@@ -1130,9 +1156,7 @@ impl TenantRun {
     ) -> Result<(), SyncError> {
         for (name, done) in touched {
             let living = self.commit_of(&name).await?.map(|c| c.body.living());
-            let mode = self.config().provider.resource(name.as_str()).map(|r| r.mode.word().to_owned());
-            let of_its_own = || ResourceReport { mode: mode.unwrap_or_default(), ..ResourceReport::default() };
-            let entry = report.resources.entry(name).or_insert_with(of_its_own);
+            let entry = self.entry(report, &name);
             add(entry, done.rows);
             entry.partitions_rewritten += done.rewritten.len() as u64;
             entry.rows = living.unwrap_or(entry.rows);

@@ -38,6 +38,7 @@ pub fn code(error: &SyncError) -> ExitCode {
         SyncError::NotGranted { .. }
         | SyncError::Hidden { .. }
         | SyncError::MassDelete { .. }
+        | SyncError::Unfound { .. }
         | SyncError::Frozen { .. }
         | SyncError::Parents { .. } => ExitCode::Partial,
         // The tenant is not busy: most of it was read.

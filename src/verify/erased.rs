@@ -16,7 +16,7 @@ use parquet::errors::ParquetError;
 use super::files::{self, Found};
 use super::person::{self, Person, is_anonymized, text};
 use super::search::{self, Cell, Texts};
-use super::{Gathered, Options};
+use super::{Gathered, Options, PIECE_BYTES};
 use crate::auth::Auth;
 use crate::auth::vault::Sealed;
 use crate::catalog::{ColumnType, DELETED_AT, EXTRA, Mode, Resource, SYSTEM_COLUMNS};
@@ -26,8 +26,6 @@ use crate::state::{Commit, State};
 use crate::store::StoreError;
 use crate::sync::{SyncError, World, ledger, left_in_scratch, quarantine};
 
-/// Bytes of a file of another kind that are searched at once.
-const PIECE_BYTES: usize = 1 << 20;
 /// Bytes of one piece that are searched again with the next: longer than any name or address.
 const SEAM_BYTES: usize = 4096;
 /// An id is looked for inside of other texts when it is no shorter: a short one stands anywhere.

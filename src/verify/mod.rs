@@ -25,6 +25,9 @@ use crate::report::{ExitCode, Failure};
 use crate::state::State;
 use crate::sync::{SyncError, World};
 
+/// Bytes of a file that is no table that are read at once.
+const PIECE_BYTES: usize = 1 << 20;
+
 /// What is verified.
 #[derive(Debug, Clone, Default)]
 pub struct Options {

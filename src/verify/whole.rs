@@ -13,7 +13,7 @@ use twox_hash::XxHash64;
 
 use super::files::{self, Found};
 use super::person::{scan, text};
-use super::{Gathered, search};
+use super::{Gathered, PIECE_BYTES, search};
 use crate::catalog::{ColumnType, DELETED_AT, Resource, Table};
 use crate::load::{FILE_NAME, Judged, Lake, judge as judge_partition, look};
 use crate::names::{ResourceName, Tenant};
@@ -24,8 +24,6 @@ use crate::sync::{SyncError, World, layouts_agree, ledger, left_in_scratch};
 const SYNC: &str = "run `hirelake sync`: a run that was killed between a file and its commit is mended by the next";
 /// Documents lie below this folder.
 const DOCUMENTS: &str = "files/";
-/// Bytes of a document that are read at once.
-const PIECE_BYTES: usize = 1 << 20;
 const FULL: &str = "move the table's files away and run `hirelake sync --full` for the resource";
 
 pub(super) async fn judge(world: &World, state: &State, tenant: &Tenant, all: &mut Gathered) -> Result<(), SyncError> {
