@@ -42,10 +42,8 @@ fn signal(child: &Running, which: &str) {
 }
 
 /// Waits for its end, which must come before whoever sent the signal kills.
-async fn end(mut child: Running) -> Output {
+async fn end(child: Running) -> Output {
     let began = Instant::now();
-    // Waiting would close it, and whoever reads there may be faster to find its end than the signal.
-    let _stdin = child.stdin.take();
     let ended = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap();
     assert!(began.elapsed() < Duration::from_secs(20), "it took {:?}", began.elapsed());
     ended
