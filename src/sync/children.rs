@@ -619,7 +619,8 @@ impl Children {
             self.report.notes.push(format!("{what}: {}", self.parents.left));
         }
         if self.parents.gone > 0 {
-            self.report.notes.push(format!("parents that the provider no longer has (404): {}", self.parents.gone));
+            let what = "parents whose children were not found (404); where the catalogue knows how, they are looked for by their ids";
+            self.report.notes.push(format!("{what}: {}", self.parents.gone));
         }
         if self.parents.withheld > 0 {
             self.report.notes.push(format!(

@@ -561,7 +561,7 @@ async fn a_refusal_or_a_404_loses_no_change() {
         let report = bench.sync().await;
         assert_eq!(report.code, ExitCode::Done, "{}", report.troubles().join("\n"));
         let told = of(&report, "notes").notes.join("\n");
-        assert!(told.contains(if status == 403 { "changed stay due" } else { "no longer has (404): 1" }), "{told}");
+        assert!(told.contains(if status == 403 { "changed stay due" } else { "looked for by their ids: 1" }), "{told}");
         bench.control.clear_faults();
         bench.pass(MINUTES).await;
         bench.sync().await;
@@ -579,4 +579,17 @@ async fn a_refusal_or_a_404_loses_no_change() {
     assert!(!bench.living("acme", "notes").await.contains_key(id));
     assert!(!bench.living("acme", "opportunities").await.contains_key(&note.parent_id));
     assert_eq!(bench.living("acme", "opportunities").await.len(), 39);
+
+    // That nobody is found any more is not believed, and nobody is looked for. (Whoever changes is alive again.)
+    bench.control.edit("acme", 39, 3);
+    bench.pass(MINUTES).await;
+    let report = bench.sync_with(Options::default()).await;
+    assert_eq!(report.code, ExitCode::Partial);
+    let told = report.troubles().join("\n");
+    assert!(told.contains("39 of 40 rows of opportunities were not found (404)"), "{told}");
+    assert_eq!((bench.living("acme", "opportunities").await.len(), of(&report, "opportunities").deleted), (40, 0));
+    bench.control.clear_faults();
+    bench.pass(MINUTES).await;
+    bench.sync().await;
+    bench.assert_table("acme", "notes").await;
 }
